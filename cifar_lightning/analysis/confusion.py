@@ -1,0 +1,44 @@
+"""The confusion matrix as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cifar_lightning.analysis.style import new_figure
+
+__all__ = ["plot_confusion", "row_normalised"]
+
+
+def row_normalised(matrix: Tensor) -> Tensor:
+    """Counts (C, C) as shares of each true class, float64; a class without images gives a row of zeros."""
+    counts = matrix.double()
+    return counts / counts.sum(1, keepdim=True).clamp(min=1)
+
+
+def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str) -> Figure:
+    """Draws counts as numbers, and their share of the true class as colour.
+
+    Args:
+        matrix: int64 (C, C), true classes in rows and predicted classes in columns.
+        classes: the C names.
+        title: what the counts are of.
+    """
+    shares = row_normalised(matrix.cpu()).numpy()
+    figure = new_figure(7.2, 6.4, title)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    for row, counts in enumerate(matrix.tolist()):
+        for column, count in enumerate(counts):
+            if count:  # zeros would only hide the pattern
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=colour)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure

@@ -1,0 +1,50 @@
+"""Images with what the network says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cifar_lightning.analysis.style import BLUE, ORANGE, image_array, new_figure
+
+__all__ = ["plot_predictions"]
+
+
+def plot_predictions(
+    images: Tensor, labels: Tensor, logits: Tensor, classes: Sequence[str], title: str, columns: int = 8
+) -> Figure:
+    """Draws images under their predicted class and its probability; mistakes are framed and name the true class.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        labels: int64 (B,).
+        logits: float (B, C).
+        classes: the C names.
+        title: what the images are of.
+        columns: images in a row.
+    """
+    probabilities = logits.detach().float().cpu().softmax(1)
+    confidences, predictions = probabilities.max(1)
+    labels = labels.cpu()
+    rows = -(-len(labels) // columns)
+    wrong = int((predictions != labels).sum())
+    figure = new_figure(1.35 * columns, 1.72 * rows + 0.7, f"{title}: {wrong} of {len(labels)} wrong")
+    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in all_axes:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_frame_on(False)
+    shown = zip(all_axes, image_array(images), labels.tolist(), predictions.tolist(), confidences.tolist(), strict=False)
+    for axes, image, label, prediction, confidence in shown:
+        right = label == prediction
+        colour = BLUE if right else ORANGE
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(f"{classes[prediction]} {confidence:.0%}", fontsize=9, color=colour, pad=3)
+        axes.set_xlabel("" if right else f"is {classes[label]}", fontsize=9, color=colour, labelpad=2)
+        axes.set_frame_on(not right)
+        for spine in axes.spines.values():
+            spine.set_color(ORANGE)
+            spine.set_linewidth(3)
+    return figure

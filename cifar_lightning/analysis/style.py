@@ -1,0 +1,36 @@
+"""One look for all figures: colour-blind safe, and readable at half size."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+__all__ = ["BLUE", "DPI", "ORANGE", "image_array", "new_figure", "save_figure"]
+
+# Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+DPI = 100
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure outside pyplot, which would keep it in memory until it is closed.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        title: says what is shown, of which run and split; wrapped to the width.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=11, wrap=True)
+    return figure
+
+
+def save_figure(figure: Figure, path: str) -> None:
+    """Writes a figure as PNG."""
+    figure.savefig(path, format="png")
+
+
+def image_array(images: Tensor) -> np.ndarray:
+    """uint8 images (B, 3, H, W) as matplotlib wants them: (B, H, W, 3), on the CPU."""
+    return images.detach().cpu().permute(0, 2, 3, 1).numpy()

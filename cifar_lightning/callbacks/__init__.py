@@ -1,0 +1,1 @@
+"""Callbacks: they schedule and log; what they show is computed in `metrics` and `analysis`."""

@@ -1,0 +1,131 @@
+"""Figures in TensorBoard while a network trains, and as PNG files after a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cifar_lightning import CLASSES
+from cifar_lightning.analysis.confusion import plot_confusion
+from cifar_lightning.analysis.filters import plot_filters
+from cifar_lightning.analysis.gallery import plot_predictions
+from cifar_lightning.analysis.style import save_figure
+from cifar_lightning.data.loader import Batch
+
+__all__ = ["FigureLogger"]
+
+
+class FigureLogger(Callback):
+    """Draws the confusion matrix, the first-layer filters and a grid of predictions.
+
+    Args:
+        confusion_every_n_epochs: Epochs between two confusion matrices of the validation images; 0 for none.
+        filters_every_n_epochs: Epochs between two pictures of the first layer's weights; 0 for none.
+        predictions_every_n_epochs: Epochs between two grids of predictions; 0 for none.
+        prediction_images: Images in the grid, the same ones each time, spread evenly over the split.
+
+    Raises:
+        ValueError: for a number below its least; all problems in one message.
+    """
+
+    def __init__(
+        self,
+        confusion_every_n_epochs: int = 1,
+        filters_every_n_epochs: int = 5,
+        predictions_every_n_epochs: int = 5,
+        prediction_images: int = 40,
+    ) -> None:
+        self.cadence = {
+            "confusion": confusion_every_n_epochs,
+            "filters": filters_every_n_epochs,
+            "predictions": predictions_every_n_epochs,
+        }
+        self.prediction_images = prediction_images
+        problems = [
+            f"Expected `figures.{name}_every_n_epochs` to be at least 0 epochs, got {every}."
+            for name, every in self.cadence.items()
+            if every < 0
+        ]
+        if prediction_images < 1:
+            problems.append(f"Expected `figures.prediction_images` to be at least 1 image, got {prediction_images}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._filters: Tensor | None = None
+
+    def _due(self, trainer: Trainer, what: str) -> bool:
+        """Whether to draw now: every n epochs, and in the last one."""
+        every, epoch = self.cadence[what], trainer.current_epoch + 1
+        if every == 0 or not trainer.is_global_zero or trainer.sanity_checking:
+            return False
+        return trainer.state.fn != "fit" or epoch % every == 0 or epoch == trainer.max_epochs
+
+    def _collect(self, trainer: Trainer, model: LightningModule, outputs: Tensor, batch: Batch, n: int) -> None:
+        """Keeps the chosen images of the batch with their logits, and the weights that made them.
+
+        Here, and not after the validation, because an average of the weights stands in for them only until then.
+        """
+        if self._due(trainer, "predictions"):
+            chosen = torch.linspace(0, n - 1, min(n, self.prediction_images)).long().to(batch.indices.device)
+            rows = torch.isin(batch.indices, chosen)
+            self._seen.append((batch.images[rows], batch.labels[rows], outputs[rows]))
+        if self._filters is None and self._due(trainer, "filters"):
+            self._filters = model.net.first_filters().detach().clone()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keeps what the figures will show."""
+        self._collect(trainer, pl_module, outputs, batch, len(trainer.datamodule.val))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keeps what the figures will show."""
+        self._collect(trainer, pl_module, outputs, batch, len(trainer.datamodule.test))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the figures of the validation images."""
+        self._draw(trainer, pl_module, "val", save=trainer.state.fn != "fit")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the figures of the test images."""
+        self._draw(trainer, pl_module, "test", save=True)
+
+    def _draw(self, trainer: Trainer, model: LightningModule, split: str, save: bool) -> None:
+        title = _title(trainer, split)
+        figures: dict[str, Figure] = {}
+        if self._due(trainer, "confusion"):
+            figures[f"{split}/confusion"] = plot_confusion(model.confusion[split], CLASSES, f"Confusion matrix, {title}")
+        if self._seen:
+            images, labels, logits = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+            figures[f"{split}/predictions"] = plot_predictions(
+                images, labels, logits, CLASSES, f"Predictions, {title}"
+            )
+        if self._filters is not None:
+            figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {title}")
+        self._seen.clear()
+        self._filters = None
+        for tag, figure in figures.items():
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(tag, figure, trainer.global_step, close=False)
+            if save and trainer.log_dir:
+                folder = Path(trainer.log_dir) / "figures"
+                folder.mkdir(parents=True, exist_ok=True)
+                save_figure(figure, str(folder / f"{tag.replace('/', '_')}.png"))
+
+
+def _title(trainer: Trainer, split: str) -> str:
+    """Run, split, number of images, epoch, and whether the images are synthetic."""
+    run = "/".join(Path(trainer.log_dir).parts[-2:]) if trainer.log_dir else "unnamed run"
+    n = len(getattr(trainer.datamodule, split))
+    images = "SYNTHETIC images" if trainer.datamodule.is_synthetic else "images"
+    when = f", epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else ""
+    return f"{run}, {n:,} {split} {images}{when}"

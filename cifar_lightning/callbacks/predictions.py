@@ -1,0 +1,73 @@
+"""`predict` writes what the network says of each test image."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from cifar_lightning import CLASSES
+from cifar_lightning.data.loader import Batch
+from cifar_lightning.runs import write_text_atomic
+
+__all__ = ["PredictionWriter", "predictions_csv"]
+
+
+def predictions_csv(indices: Tensor, labels: Tensor, probabilities: Tensor) -> str:
+    """A table with a row an image: index in the split, true class, predicted class, its probability, and all ten.
+
+    Args:
+        indices: int64 (N,).
+        labels: int64 (N,).
+        probabilities: float (N, 10).
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "label", "prediction", "probability", *CLASSES])
+    confidences, predictions = probabilities.max(1)
+    rows = zip(
+        indices.tolist(), labels.tolist(), predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True
+    )
+    for index, label, prediction, confidence, shares in rows:
+        row = [index, CLASSES[label], CLASSES[prediction], f"{confidence:.6f}", *(f"{share:.6f}" for share in shares)]
+        writer.writerow(row)
+    return text.getvalue()
+
+
+class PredictionWriter(Callback):
+    """Gathers the predictions of all processes and writes `test.csv` in the order of the split.
+
+    Args:
+        folder: where to write; made when it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts anew."""
+        self._outputs.clear()
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keeps the indices, labels and probabilities of the batch."""
+        self._outputs.append(outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gathers and writes."""
+        mine = [torch.cat(parts).cpu() for parts in zip(*self._outputs, strict=True)]
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, mine)
+            mine = [torch.cat(parts) for parts in zip(*gathered, strict=True)]
+        if trainer.is_global_zero:
+            order = mine[0].argsort()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(self.folder / "test.csv", predictions_csv(*(part[order] for part in mine)))

@@ -1,0 +1,146 @@
+"""`result.json`: what a run was and what came out of it."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_lightning import environment
+from cifar_lightning.runs import read_result, write_result
+
+__all__ = ["RunResult", "flops_per_image"]
+
+
+def flops_per_image(model: LightningModule) -> int:
+    """Floating-point operations of one forward pass of one image; a multiplication and an addition count as two."""
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device)
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.net.forward(model.normalize(image))  # past a compiled call, which hides its operations
+    model.train(training)
+    return counter.get_total_flops()
+
+
+class RunResult(Callback):
+    """Writes `result.json` at the end of each stage: "fit", "validate" and "test" have an entry each.
+
+    The time of a stage is that of its work, without imports and reading the data.
+
+    Args:
+        run: the run folder.
+        name: name of the run.
+        seed: seed of the run.
+    """
+
+    def __init__(self, run: Path, name: str, seed: int) -> None:
+        self.run = run
+        self.name = name
+        self.seed = seed
+        self._clock = 0.0
+        self._evaluated = 0
+        self._first_epoch = 0
+
+    def _start(self) -> None:
+        self._clock = time.monotonic()
+        self._evaluated = 0
+
+    def _write(self, trainer: Trainer, model: LightningModule, stage: str, entry: dict[str, Any], **top: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        seconds = time.monotonic() - self._clock
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        images = entry.pop("images")
+        entry |= {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(images / seconds, 1),
+            "devices": trainer.world_size,
+            "precision": str(trainer.precision),
+            "peak_rss_bytes": environment.peak_rss_bytes(),
+        }
+        seen = read_result(self.run)
+        write_result(
+            self.run,
+            name=self.name,
+            seed=self.seed,
+            **top,
+            params=sum(p.numel() for p in model.parameters()),
+            flops_per_image=flops_per_image(model),
+            data={**seen.get("data", {}), **trainer.datamodule.describe()},
+            git_commit=environment.git_commit(),
+            versions=environment.versions(),
+            hardware=environment.hardware(),
+            started=seen.get("started") or self._started_at,
+            finished=now,
+            **{stage: entry},
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Notes when the run started."""
+        self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of the training."""
+        self._start()
+        self._first_epoch = trainer.current_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the entry "fit"; the status says whether early stopping ended the training."""
+        stopped = any(
+            isinstance(c, EarlyStopping) and c.stopped_epoch > 0 for c in trainer.callbacks if isinstance(c, Callback)
+        )
+        epochs = trainer.current_epoch
+        entry = {
+            "metrics": _floats(trainer, ("train/", "val/")),
+            "epochs": epochs,
+            "steps": trainer.global_step,
+            "images": (epochs - self._first_epoch) * len(trainer.datamodule.train),
+            "best": _best(trainer),
+        }
+        self._write(trainer, pl_module, "fit", entry, status="early_stopped" if stopped else "completed")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Marks a training that broke off; evaluations leave the status of the training alone."""
+        if trainer.is_global_zero and trainer.training and self.run.is_dir() and any(self.run.iterdir()):
+            write_result(self.run, name=self.name, seed=self.seed, status="failed", error=repr(exception)[:500])
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of `validate`; validation inside a training is part of the training."""
+        if trainer.state.fn == "validate":
+            self._start()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the entry "validate"."""
+        if trainer.state.fn == "validate":
+            entry = {"metrics": _floats(trainer, ("val/",)), "images": len(trainer.datamodule.val)}
+            self._write(trainer, pl_module, "validate", {**entry, "tta": pl_module.tta})
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of `test`."""
+        self._start()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the entry "test"."""
+        entry = {"metrics": _floats(trainer, ("test/",)), "images": len(trainer.datamodule.test)}
+        confusion = pl_module.confusion["test"].tolist()
+        self._write(trainer, pl_module, "test", {**entry, "tta": pl_module.tta, "confusion": confusion})
+
+
+def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
+    metrics.pop("train/step_loss", None)
+    return metrics
+
+
+def _best(trainer: Trainer) -> dict[str, Any] | None:
+    callback = trainer.checkpoint_callback
+    monitor = getattr(callback, "monitor", None)
+    score = getattr(callback, "best_model_score", None)
+    return None if monitor is None or score is None else {"monitor": monitor, "score": float(score)}

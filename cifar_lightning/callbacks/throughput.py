@@ -1,0 +1,38 @@
+"""Training images per second, measured without making a device wait."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from cifar_lightning.data.loader import Batch
+
+__all__ = ["Throughput"]
+
+
+class Throughput(Callback):
+    """Logs `train/images_per_second` each epoch, over all processes, validation and figures left out.
+
+    The clock stops after the last batch, where the metrics of the epoch have been computed and so the device is done.
+    (Lightning's ThroughputMonitor synchronises the device as it goes.)
+    """
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._images = 0
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Counts the images of the batch, and logs after the last one."""
+        self._images += len(batch.labels)
+        if trainer.is_last_batch:
+            rate = self._images * trainer.world_size / (time.monotonic() - self._started)
+            pl_module.log("train/images_per_second", rate, on_step=False, on_epoch=True, sync_dist=True)

@@ -1,0 +1,286 @@
+"""The command line: LightningCLI with a run folder, configurations from runs, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning.callbacks.figures import FigureLogger
+from cifar_lightning.callbacks.history import MetricsCSV
+from cifar_lightning.callbacks.predictions import PredictionWriter
+from cifar_lightning.callbacks.progress import EpochProgress
+from cifar_lightning.callbacks.records import TensorBoardRecords
+from cifar_lightning.callbacks.result import RunResult
+from cifar_lightning.callbacks.seeding import StepSeed
+from cifar_lightning.callbacks.throughput import Throughput
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.models.classifier import ImageClassifier
+
+__all__ = ["CifarCLI"]
+
+logger = logging.getLogger(__name__)
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+}
+CALLBACK_DEFAULTS = {
+    "checkpoint.monitor": "val/acc",
+    "checkpoint.mode": "max",
+    "checkpoint.filename": "best",
+    "checkpoint.save_last": True,
+    "checkpoint.enable_version_counter": False,
+    "checkpoint.auto_insert_metric_name": False,
+    "early_stopping.monitor": "val/acc",
+    "early_stopping.mode": "max",
+    "early_stopping.patience": 10,
+}
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the run folder when a training starts: enough to repeat it.
+
+    Which checkpoint and which folder it was continued from is no part of what it is.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the file; evaluations of a run leave its configuration alone."""
+        if stage == "fit" and trainer.is_global_zero:
+            assert trainer.log_dir is not None
+            text = self.parser.dump(portable(self.config), skip_none=False, skip_link_targets=False)
+            runs.write_text_atomic(Path(trainer.log_dir) / runs.CONFIG, text)
+
+
+def portable(config: Any) -> Any:
+    """The configuration of a run without what belongs to one call: its folder and the checkpoint it came from."""
+    config = config.clone()
+    for key in ("run", "ckpt_path", "version"):
+        config[key] = None
+    config.pop("config", None)
+    return config
+
+
+class CifarCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` for any `ImageClassifier` on CIFAR-10.
+
+    Args:
+        args: the command line without the program's name.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self.run_folder: Path | None = None
+        try:
+            super().__init__(
+                ImageClassifier,
+                CIFAR10DataModule,
+                subclass_mode_model=True,
+                save_config_callback=SaveRunConfig,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                # Checkpoints name no classes: configurations come from files, weights from checkpoints.
+                load_from_checkpoint_support=False,
+                parser_kwargs={"prog": "cifar-lightning", "description": "Train and evaluate networks on CIFAR-10."},
+                args=args,
+            )
+        except BaseException:
+            if self.run_folder is not None and rank_zero_only.rank == 0:
+                runs.release_if_empty(self.run_folder)
+            raise
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The subcommands, each with the trainer's arguments that are no options of the command line."""
+        own = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+        # Checkpoints are loaded as tensors and plain values, whatever anybody asks.
+        fixed = {"weights_only", "verbose", "return_predictions"}
+        return dict.fromkeys(("fit", "validate", "test", "predict"), own | fixed)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options that belong to the run as a whole."""
+        parser.add_argument(
+            "--seed_everything",
+            type=int,
+            default=self.seed_everything_default,
+            help="Seed of the run: initial weights, order of the images, augmentation and dropout.",
+        )
+        parser.add_argument("--name", type=str | None, default=None, help="Name that runs of one kind share.")
+        parser.add_argument(
+            "--version", type=str | None, default=None, help="Name of this run; default: the next version_<n>."
+        )
+        parser.add_argument("--save_dir", type=str, default="lightning_logs", help="Folder of all runs.")
+        parser.add_argument(
+            "--run",
+            type=str | None,
+            default=None,
+            help="Folder of an earlier run: takes its configuration and its checkpoint (best to evaluate, last to "
+            "continue with fit), and writes into it. Options after it change the configuration.",
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the callbacks that have a group of options of their own, and the links."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(FigureLogger, "figures")
+        parser.set_defaults(CALLBACK_DEFAULTS)
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the command line, the configuration of `--run` before everything else."""
+        self.config = parser.parse_args(with_run_config(args))
+
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: Lightning would let the hyperparameters in a checkpoint override the command line."""
+
+    def before_instantiate_classes(self) -> None:
+        """Settles what follows from other options."""
+        config = self.config[self.subcommand]
+        if config.data.val_size == 0:
+            # Nothing to watch: the last epoch is the result, and nothing stops early.
+            config.checkpoint.monitor = None
+        if config.model.init_args.get("compile"):
+            # Compiled code saves tensors for backward that inference mode would have to track.
+            config.trainer.inference_mode = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer, with the run folder and what writes into it."""
+        config = self.config[self.subcommand]
+        self.name = config.name or type(self.model).__name__.removesuffix("Classifier").lower()
+        self.ckpt_path, resumed = self._checkpoint(config)
+        if config.trainer.fast_dev_run:
+            return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
+        self.run_folder = resumed or self._claim(config)
+        own = [TensorBoardLogger(str(self.run_folder.parent), name="", version=self.run_folder.name, default_hp_metric=False)]
+        given = self._get(self.config_init, "trainer").logger
+        if given is False:
+            own = []
+        elif given not in (None, True):
+            own += given if isinstance(given, list) else [given]
+        trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
+        check_precision(trainer)
+        return trainer
+
+    def _claim(self, config: Any) -> Path:
+        """The folder of a new run; only the first of several processes makes one, and the others learn of it later."""
+        if rank_zero_only.rank:
+            return Path(config.save_dir) / self.name / (config.version or "version")
+        return runs.claim_folder(Path(config.save_dir), self.name, config.version)
+
+    def _checkpoint(self, config: Any) -> tuple[Path | None, Path | None]:
+        """The checkpoint to load and the run to write into, each None where there is none."""
+        given = config.ckpt_path
+        run = Path(config.run) if config.run else None
+        if run is None and given in ("best", "last"):
+            run = runs.newest_run(Path(config.save_dir) / self.name)
+        if run is not None and given in (None, "best", "last"):
+            given = runs.checkpoint_path(run, given or ("last" if self.subcommand == "fit" else "best"))
+        if given is None:
+            if self.subcommand != "fit":
+                raise ValueError(
+                    f"Expected weights to {self.subcommand}: name a run with `--run FOLDER`, or a checkpoint with "
+                    "`--ckpt_path FILE`, `best` or `last` (of the newest run of this name)."
+                )
+            return None, None
+        runs.check_checkpoint(Path(given), self.model)
+        return Path(given), run
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        parsed = self.config[self.subcommand]
+        if parsed.data.val_size == 0:
+            callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint) and self.run_folder is not None:
+                callback.dirpath = str(self.run_folder / runs.CHECKPOINTS)
+        callbacks += [EpochProgress(), StepSeed(parsed.seed_everything), Throughput()]
+        if self.run_folder is not None:
+            plain = yaml.safe_load(text := self._parser(self.subcommand).dump(portable(parsed), skip_none=False))
+            shown = {key: plain[key] for key in ("model", "data")} | {"seed": plain["seed_everything"]}
+            of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
+            shown["trainer"] = {key: plain["trainer"][key] for key in of_trainer}
+            callbacks += [
+                LearningRateMonitor("step"),
+                MetricsCSV(self.run_folder / "metrics.csv"),
+                TensorBoardRecords(shown, text),
+                PredictionWriter(self.run_folder / "predictions"),
+                RunResult(self.run_folder, self.name, parsed.seed_everything),
+            ]
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["ckpt_path"] = str(self.ckpt_path) if self.ckpt_path else None
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False
+        elif subcommand != "fit":
+            kwargs["verbose"] = False
+        return kwargs
+
+    def after_fit(self) -> None:
+        """Says where the run lies."""
+        self._report("val")
+
+    def after_validate(self) -> None:
+        """Says what came out, and where it was written."""
+        self._report("val")
+
+    def after_test(self) -> None:
+        """Says what came out, and where it was written."""
+        self._report("test")
+
+    def after_predict(self) -> None:
+        """Says where the predictions are."""
+        rank_zero_info(f"Predictions: {self.run_folder}/predictions/")
+
+    def _report(self, split: str) -> None:
+        metrics = self.trainer.callback_metrics
+        names = {"acc": "accuracy", "loss": "loss", "f1": "macro F1", "ece": "calibration error"}
+        parts = [f"{words} {metrics[f'{split}/{key}']:.4f}" for key, words in names.items() if f"{split}/{key}" in metrics]
+        images = "SYNTHETIC images" if self.datamodule.is_synthetic else "images"
+        if parts:
+            n = len(getattr(self.datamodule, split))
+            rank_zero_info(f"{split} on {n:,} {images}: {', '.join(parts)}")
+        if self.run_folder is not None:
+            rank_zero_info(f"Run folder: {self.run_folder}")
+
+
+def with_run_config(args: list[str]) -> list[str]:
+    """The command line with the configuration of its `--run`, if it has one, put before all other options.
+
+    Raises:
+        ValueError: when the folder is no run.
+    """
+    for i, arg in enumerate(args):
+        run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
+        if arg == "--run" or run != arg:
+            return [*args[:1], "--config", str(runs.config_path(Path(run))), *args[1:]]
+    return args
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Refuses a precision that the device does not have, where Lightning would take another in its place.
+
+    Raises:
+        ValueError: naming the precisions to choose from.
+    """
+    precision = str(trainer.precision)
+    device = trainer.strategy.root_device.type
+    if device == "cpu" and precision.startswith("16"):
+        others = "32-true, bf16-mixed, bf16-true or 64-true"
+    elif device == "cuda" and precision.startswith("bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        others = "32-true, 16-mixed or 16-true"
+    else:
+        return
+    raise ValueError(f"Expected `trainer.precision` to be one that a {device} device has ({others}), got {precision}.")

@@ -1,0 +1,145 @@
+"""Random flips, translations and cutouts of whole batches, drawn for each image on its own.
+
+torchvision's transforms draw one set of parameters for a batch; here every image has its own, at the cost of one
+gather. The draws come first and apart from their use: an epoch is drawn at once from one generator, and a batch takes
+its rows. So an image is augmented alike whatever the batch size, the device and the number of processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Augmentation", "Draws", "apply_draws", "cutout", "flip_translate"]
+
+CUTOUT_FILL = (125, 123, 114)
+"""Cutout paints the mean colour of the CIFAR-10 training images: zero after normalisation."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for n images; a field is None where its augmentation is off.
+
+    Attributes:
+        flip: bool (n,), mirror left to right.
+        shift: int64 (n, 2), rows down and columns right in pixels.
+        hole: int64 (n, 2), row and column of the centre of the square to cut out.
+        hole_px: side of that square in pixels.
+    """
+
+    flip: Tensor | None
+    shift: Tensor | None
+    hole: Tensor | None
+    hole_px: int
+
+    def __getitem__(self, rows: slice | Tensor) -> Draws:
+        """The draws of some of the images."""
+        flip, shift, hole = (None if d is None else d[rows] for d in (self.flip, self.shift, self.hole))
+        return Draws(flip, shift, hole, self.hole_px)
+
+    def to(self, device: torch.device) -> Draws:
+        """The same draws on another device."""
+        flip, shift, hole = (None if d is None else d.to(device) for d in (self.flip, self.shift, self.hole))
+        return Draws(flip, shift, hole, self.hole_px)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which augmentations are on, and their sizes.
+
+    Attributes:
+        flip: mirror half of the images left to right.
+        translate_px: largest shift in each direction in pixels, with reflection at the border; 0 is off.
+        cutout_px: side of the square cut out of each image, in pixels; 0 is off. The centre is anywhere in the image,
+            so the square may stick out (DeVries and Taylor 2017, arXiv 1708.04552).
+    """
+
+    flip: bool = False
+    translate_px: int = 0
+    cutout_px: int = 0
+
+    def problems(self, size: int = 32) -> list[str]:
+        """What is wrong with the sizes for images of `size` x `size` pixels; empty when all is well."""
+        found = []
+        if not 0 <= self.translate_px < size:
+            found.append(f"Expected `data.translate_px` in [0, {size - 1}] pixels, got {self.translate_px}.")
+        if not 0 <= self.cutout_px <= size:
+            found.append(f"Expected `data.cutout_px` in [0, {size}] pixels, got {self.cutout_px}.")
+        return found
+
+    def draw(self, n: int, generator: torch.Generator, size: int = 32) -> Draws:
+        """Draws the parameters of n images, on the CPU."""
+        t, g = self.translate_px, generator
+        return Draws(
+            flip=torch.rand(n, generator=g) < 0.5 if self.flip else None,
+            shift=torch.randint(-t, t + 1, (n, 2), generator=g) if t else None,
+            hole=torch.randint(0, size, (n, 2), generator=g) if self.cutout_px else None,
+            hole_px=self.cutout_px,
+        )
+
+
+def apply_draws(images: Tensor, draws: Draws) -> Tensor:
+    """Augments a batch.
+
+    Args:
+        images: uint8 (B, 3, H, W); never changed in place.
+        draws: the parameters of these B images, on their device.
+
+    Returns:
+        uint8 (B, 3, H, W).
+    """
+    if draws.flip is not None or draws.shift is not None:
+        images = flip_translate(images, draws.flip, draws.shift)
+    if draws.hole is not None:
+        images = cutout(images, draws.hole, draws.hole_px)
+    return images
+
+
+def flip_translate(images: Tensor, flip: Tensor | None, shift: Tensor | None) -> Tensor:
+    """Mirrors and shifts each image on its own, with reflection at the border (the edge pixel is not repeated).
+
+    The image is moved first and mirrored after. One gather serves both; the reflection is arithmetic on the indices,
+    so nothing is padded.
+
+    Args:
+        images: any dtype, (B, C, H, W).
+        flip: bool (B,), or None for no flips.
+        shift: int64 (B, 2), rows down and columns right in pixels, each below H and W; or None for no shifts.
+    """
+    n, channels, height, width = images.shape
+    rows = torch.arange(height, device=images.device).expand(n, height)
+    cols = torch.arange(width, device=images.device).expand(n, width)
+    if shift is not None:
+        rows = reflect(rows - shift[:, :1], height)
+        cols = reflect(cols - shift[:, 1:], width)
+    if flip is not None:
+        cols = torch.where(flip[:, None], cols.flip(1), cols)
+    pixels = (rows[:, :, None] * width + cols[:, None, :]).view(n, 1, -1).expand(n, channels, -1)
+    return images.reshape(n, channels, -1).gather(2, pixels).view(n, channels, height, width)
+
+
+def reflect(index: Tensor, size: int) -> Tensor:
+    """Folds indices in (-size, 2 * size - 1) back into [0, size), mirrored at both ends."""
+    index = index.abs()
+    return torch.minimum(index, 2 * (size - 1) - index)
+
+
+def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
+    """Paints one square of each image with the mean colour.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        centre: int64 (B, 2), row and column of the centre; for an even side, the pixel below and right of it.
+        side_px: side of the square in pixels; what lies outside the image is lost.
+    """
+    height, width = images.shape[-2:]
+    start = centre - side_px // 2
+    rows = torch.arange(height, device=images.device) - start[:, :1]
+    cols = torch.arange(width, device=images.device) - start[:, 1:]
+    hole = ((rows >= 0) & (rows < side_px))[:, :, None] & ((cols >= 0) & (cols < side_px))[:, None, :]
+    images = images.clone()
+    for channel, value in enumerate(CUTOUT_FILL):
+        images[:, channel].masked_fill_(hole, value)
+    return images

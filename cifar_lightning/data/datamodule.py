@@ -1,0 +1,193 @@
+"""CIFAR-10 for Lightning: finds the data, holds out a validation split and hands out the loaders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from cifar_lightning.data.augment import Augmentation
+from cifar_lightning.data.loader import BatchLoader
+from cifar_lightning.data.split import Split, stratified_indices
+
+__all__ = ["CIFAR10DataModule", "default_root"]
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["train", "test"]
+PARTS: dict[TrainerFn, Part] = {
+    TrainerFn.FITTING: "train",
+    TrainerFn.VALIDATING: "train",
+    TrainerFn.TESTING: "test",
+    TrainerFn.PREDICTING: "test",
+}
+
+
+def default_root() -> Path:
+    """`$CIFAR10_ROOT` where it is set, else `data` in the working directory."""
+    return Path(os.environ.get("CIFAR10_ROOT") or "data")
+
+
+class CIFAR10DataModule(LightningDataModule):
+    """The 50,000 training images, a part of them held out for validation, and the 10,000 test images.
+
+    Images stay uint8 in memory, on the GPU where there is one, and are augmented there in whole batches. The test
+    images are read by `test` and `predict` alone.
+
+    Args:
+        root: Folder of the official batches (cifar-10-batches-py/ or its .tar.gz) or of class folders
+            (train/<class>/*.png, test/<class>/*.png). Default: $CIFAR10_ROOT, else data/.
+        source: "auto" takes the real data at the root; "synthetic" asks for the embedded stand-in by name.
+        download: Download the official archive (170 MB) when the root holds no data.
+        batch_size: Training images a step on one device.
+        eval_batch_size: Images a step on one device in validation, test and prediction; changes no result.
+        val_size: Training images held out for validation, the same share of every class; 0 trains on all.
+        split_seed: Seed of the choice of validation images, and of the synthetic images; kept apart from the seed of
+            the run, so that runs with different seeds are compared on the same images.
+        train_size: Train on this many of the remaining images only, the same share of every class; null for all.
+        flip: Mirror each training image left to right with probability one half.
+        translate_px: Shift each training image by up to this many pixels each way, reflected at the border; 0 is off.
+        cutout_px: Side of the square cut out of each training image, in pixels; 0 is off.
+        synthetic_train: Training images to render for source "synthetic".
+        synthetic_test: Test images to render for source "synthetic".
+        seed: Seed of the order and augmentation of the training images; the command line sets it to the run's.
+
+    Raises:
+        ValueError: for sizes out of range; all of them in one message.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        source: Literal["auto", "synthetic"] = "auto",
+        download: bool = False,
+        batch_size: int = 500,
+        eval_batch_size: int = 1000,
+        val_size: int = 5000,
+        split_seed: int = 0,
+        train_size: int | None = None,
+        flip: bool = True,
+        translate_px: int = 2,
+        cutout_px: int = 0,
+        synthetic_train: int = 10_000,
+        synthetic_test: int = 2_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root) if root else default_root()
+        self.source = source
+        self.download = download
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.train_size = train_size
+        self.augmentation = Augmentation(flip, translate_px, cutout_px)
+        self.synthetic_sizes: dict[Part, int] = {"train": synthetic_train, "test": synthetic_test}
+        self.seed = seed
+        self._check_arguments()
+
+        self.train: Split | None = None
+        self.val: Split | None = None
+        self.test: Split | None = None
+        self.source_name = "synthetic" if source == "synthetic" else ""
+        self._parts: dict[Part, Split] = {}
+
+    def _check_arguments(self) -> None:
+        problems = self.augmentation.problems()
+        for name in ("batch_size", "eval_batch_size"):
+            if (value := getattr(self, name)) < 1:
+                problems.append(f"Expected `data.{name}` to be at least 1 image, got {value}.")
+        if self.val_size < 0:
+            problems.append(f"Expected `data.val_size` to be at least 0 images, got {self.val_size}.")
+        if self.train_size is not None and self.train_size < 1:
+            problems.append(f"Expected `data.train_size` to be at least 1 image or null, got {self.train_size}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the images are the rendered stand-in: whoever shows a number or a picture must say so."""
+        return self.source == "synthetic"
+
+    def prepare_data(self) -> None:
+        """Reads the data once, on one process a machine: decodes into the cache, so that the others only load.
+
+        Raises:
+            ValueError: when the data cannot be had, with what was looked for, where, and the ways on.
+        """
+        fn = self.trainer.state.fn if self.trainer is not None else None
+        for part in dict.fromkeys(PARTS.values()) if fn is None else (PARTS[fn],):
+            self._load(part)
+
+    def _load(self, part: Part) -> Split:
+        if part not in self._parts:
+            if self.source == "synthetic":
+                from cifar_lightning.data.synthetic import synthetic_split
+
+                logger.warning("The images are SYNTHETIC: rendered shapes, not CIFAR-10 (data.source=synthetic).")
+                self._parts[part] = synthetic_split(part, self.synthetic_sizes[part], self.split_seed)
+            else:
+                from cifar_lightning.data.sources import find_source, load_part
+
+                source = find_source(self.root, self.download)
+                self.source_name = source.name
+                self._parts[part] = load_part(source, part, self.root)
+        return self._parts[part]
+
+    def setup(self, stage: str) -> None:
+        """Makes the splits that the stage needs.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+        """
+        if stage in ("fit", "validate") and self.val is None:
+            self._cut(self._load("train"))
+            del self._parts["train"]  # the cut copied it, and memory should hold it once
+        if stage in ("test", "predict") and self.test is None:
+            self.test = self._load("test")
+
+    def _cut(self, whole: Split) -> None:
+        train, val = stratified_indices(whole.labels, self.val_size, self.split_seed)
+        if self.train_size is not None and self.train_size < len(train):
+            train = train[stratified_indices(whole.labels[train], self.train_size, self.split_seed)[1]]
+        self.train = Split(whole.images[train], whole.labels[train], whole.fingerprint)
+        self.val = Split(whole.images[val], whole.labels[val], whole.fingerprint)
+
+    def _loader(self, split: Split | None, batch_size: int, **options: Any) -> BatchLoader:
+        assert split is not None, "setup() runs before the loaders are asked for"
+        rank, world_size, device = 0, 1, torch.device("cpu")
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            device = self.trainer.strategy.root_device
+        images, labels = split.images.to(device), split.labels.to(device)
+        return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled and augmented training batches."""
+        return self._loader(
+            self.train, self.batch_size, augmentation=self.augmentation, shuffle=True, seed=self.seed
+        )
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """The held-out images as they are; no loader at all when `val_size` is 0."""
+        return self._loader(self.val, self.eval_batch_size) if self.val_size else []
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test images as they are."""
+        return self._loader(self.test, self.eval_batch_size)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The test images as they are."""
+        return self.test_dataloader()
+
+    def describe(self) -> dict[str, Any]:
+        """Source, fingerprint of the files' content and sizes of the splits that were read, for `result.json`."""
+        sizes = {name: len(split) for name in ("train", "val", "test") if (split := getattr(self, name)) is not None}
+        read = self.train or self.test
+        return {"source": self.source_name, "fingerprint": read.fingerprint if read else None, **sizes}

@@ -1,0 +1,133 @@
+"""Batches by indexing whole uint8 tensors in memory: no worker processes, no Python loop over images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cifar_lightning.data.augment import Augmentation, apply_draws
+from cifar_lightning.seeding import generator
+
+__all__ = ["Batch", "BatchLoader", "batch_bounds"]
+
+
+class Batch(NamedTuple):
+    """One batch of one process.
+
+    Attributes:
+        images: uint8 (B, 3, 32, 32).
+        labels: int64 (B,).
+        indices: int64 (B,), the positions of the images in their split.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, int]]:
+    """Cuts n samples into steps, and each step between the processes.
+
+    All samples are in exactly one batch of one process, all processes take the same number of steps, and batch sizes
+    differ by at most one: no step is small, none is dropped and none is padded with samples that count twice.
+
+    Args:
+        n: number of samples.
+        batch_size: largest batch of one process. (Only when a step could not give each process a sample, batches
+            are larger, by less than `batch_size`.)
+        rank: this process, in [0, world_size).
+        world_size: number of processes.
+
+    Returns:
+        For each step, the first and one past the last position of this process's samples.
+
+    Raises:
+        ValueError: when there are fewer samples than processes.
+    """
+    if n < world_size:
+        raise ValueError(f"Expected at least one image for each of the {world_size} processes, got {n} images.")
+    steps = min(-(-n // (batch_size * world_size)), n // world_size)
+    bounds = []
+    for step in range(steps):
+        first, last = step * n // steps, (step + 1) * n // steps
+        size = last - first
+        bounds.append((first + rank * size // world_size, first + (rank + 1) * size // world_size))
+    return bounds
+
+
+class BatchLoader:
+    """Iterates over one split in batches; what Lightning takes in place of a `DataLoader`.
+
+    The order and the augmentation of an epoch are drawn for the whole split from (seed, epoch). They depend on
+    neither the batch size nor the number of processes, and there is no state to save: epoch 7 is epoch 7, in a run
+    that was resumed as in one that was not.
+
+    Args:
+        images: uint8 (N, 3, 32, 32), on the device where batches are wanted.
+        labels: int64 (N,), on the same device.
+        batch_size: largest batch of one process.
+        augmentation: what to draw for each image, or None for images as they are.
+        shuffle: take the images in a new order each epoch, or as they stand.
+        seed: seed of the order and the augmentation.
+        rank: this process.
+        world_size: number of processes that share the split.
+
+    Raises:
+        ValueError: when there are fewer images than processes.
+    """
+
+    batch_sampler = None
+    """Lightning looks here before it looks at `sampler`."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        augmentation: Augmentation | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.augmentation = augmentation
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self._bounds = batch_bounds(len(labels), batch_size, rank, world_size)
+
+    @property
+    def sampler(self) -> BatchLoader:
+        """This loader: before each epoch Lightning calls `set_epoch` of whatever stands under this name."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch, counted from 0, that the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches of this process."""
+        return len(self._bounds)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of the current epoch."""
+        n, device = len(self.labels), self.labels.device
+        order = torch.arange(n)
+        if self.shuffle:
+            order = torch.randperm(n, generator=generator("shuffle", self.seed, self.epoch))
+        order = order.to(device)
+        draws = None
+        if self.augmentation is not None:
+            draws = self.augmentation.draw(n, generator("augment", self.seed, self.epoch)).to(device)
+        for first, last in self._bounds:
+            indices = order[first:last]
+            images = self.images.index_select(0, indices)
+            if draws is not None:
+                images = apply_draws(images, draws[first:last])
+            yield Batch(images, self.labels.index_select(0, indices), indices)

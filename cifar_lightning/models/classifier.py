@@ -1,0 +1,199 @@
+"""What all classifiers share: normalisation, the steps, metrics, optimizer and schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from cifar_lightning.data.loader import Batch
+from cifar_lightning.metrics import ClassificationMetrics
+from cifar_lightning.models.tta import TTAName, tta_logits
+from cifar_lightning.optim.groups import decay_groups
+from cifar_lightning.optim.schedule import ScheduleName, lr_factor
+
+__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+"""Mean and standard deviation of each channel over all pixels of the 50,000 training images, in [0, 1]. (The widely
+copied 0.2023, 0.1994, 0.2010 is the mean over images of each image's own deviation.)"""
+
+
+class ImageClassifier(LightningModule):
+    """Trains and evaluates a network that maps normalised images to logits.
+
+    Args:
+        net: From normalised float images (B, 3, 32, 32) to logits (B, 10).
+        optimizer: The optimizer and its arguments; `weight_decay` acts on weights, not on biases and norm scales.
+        schedule: How the learning rate goes on after the warm-up: "constant", "linear" or "cosine", to the last step.
+        warmup_epochs: Epochs over which the learning rate rises to its peak; a fraction is allowed.
+        final_lr_ratio: Learning rate at the end of training as a fraction of its peak.
+        label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1).
+        tta: Views to average in validation, test and prediction: "none", "flip" (mirror image) or "flip_translate".
+        channels_last: Keep images and weights as NHWC in memory: faster convolutions on CPUs and tensor cores.
+        compile: Compile the network with torch.compile for training; checkpoints stay the same.
+
+    Raises:
+        ValueError: for arguments out of range; all problems in one message.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True),
+        schedule: ScheduleName = "linear",
+        warmup_epochs: float = 0.0,
+        final_lr_ratio: float = 0.0,
+        label_smoothing: float = 0.0,
+        tta: TTAName = "none",
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["net", "optimizer"], logger=False)
+        self.net = net.to(memory_format=torch.channels_last) if channels_last else net
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.warmup_epochs = warmup_epochs
+        self.final_lr_ratio = final_lr_ratio
+        self.label_smoothing = label_smoothing
+        self.tta = tta
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compile_net = compile
+        self._check_arguments()
+
+        self.register_buffer("mean", torch.tensor(CIFAR10_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(CIFAR10_STD).view(3, 1, 1))
+        self.metrics = nn.ModuleDict({f"{split}_metrics": ClassificationMetrics() for split in ("train", "val", "test")})
+        self.confusion: dict[str, Tensor] = {}
+        """Confusion matrix (10, 10) of each split ("train", "val", "test") that was evaluated last."""
+        self.example_input_array = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+        self._epoch_outputs: list[tuple[Tensor, Tensor]] = []
+
+    def _check_arguments(self) -> None:
+        problems = []
+        if not 0 <= self.label_smoothing < 1:
+            problems.append(f"Expected `model.label_smoothing` in [0, 1), got {self.label_smoothing}.")
+        if not (self.warmup_epochs >= 0 and math.isfinite(self.warmup_epochs)):
+            problems.append(f"Expected `model.warmup_epochs` to be at least 0 epochs, got {self.warmup_epochs}.")
+        if not 0 <= self.final_lr_ratio <= 1:
+            problems.append(f"Expected `model.final_lr_ratio` in [0, 1], got {self.final_lr_ratio}.")
+        try:  # the optimizer checks its own arguments, and ought to before anything is written
+            self.optimizer([nn.Parameter(torch.zeros(2, 2))])
+        except (TypeError, ValueError) as error:
+            problems.append(f"Expected valid arguments in `model.optimizer`, got: {error}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, 32, 32) to floats of mean 0 and deviation 1 in the memory format of the network.
+
+        Raises:
+            ValueError: for images that are not uint8 in [0, 255], which would be normalised wrongly in silence.
+        """
+        if images.dtype != torch.uint8:
+            raise ValueError(f"Expected `images` as uint8 pixels in [0, 255], got {images.dtype}.")
+        scale = 1 / (255 * self.std)
+        return torch.addcmul(-self.mean / self.std, images, scale).contiguous(memory_format=self.memory_format)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, 32, 32) to logits (B, 10), without test-time augmentation."""
+        return self.net(self.normalize(images))
+
+    def predict_logits(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, 32, 32) to logits (B, 10), with the test-time augmentation that was asked for."""
+        return tta_logits(self.net, self.normalize(images), self.tta)
+
+    def setup(self, stage: str) -> None:
+        """Compiles the network in place, so that the names in checkpoints do not change; evaluation stays eager."""
+        if stage == "fit" and self.compile_net:
+            self.net.compile()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss to minimise, with label smoothing."""
+        logits = self(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        # Metrics wait for the end of the epoch: some of them would make a GPU wait at every step.
+        self._epoch_outputs.append((logits.detach(), batch.labels))
+        self.log("train/step_loss", loss)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """After the last batch, logs the metrics of the epoch: before validation and before any callback looks."""
+        if self.trainer.is_last_batch:
+            logits, labels = (torch.cat(parts) for parts in zip(*self._epoch_outputs, strict=True))
+            self._metrics("train").update(logits, labels)
+            self._log_metrics("train")
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the metrics of the epoch anew."""
+        self._epoch_outputs.clear()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits (B, 10) of one batch, which are counted as well."""
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits (B, 10) of one batch, which are counted as well."""
+        return self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices (B,), labels (B,) and probabilities (B, 10) of one batch."""
+        return batch.indices, batch.labels, self.predict_logits(batch.images).float().softmax(1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self._log_metrics("test")
+
+    def _metrics(self, split: str) -> ClassificationMetrics:
+        metrics = self.metrics[f"{split}_metrics"]
+        assert isinstance(metrics, ClassificationMetrics)
+        return metrics
+
+    def _evaluate(self, split: str, batch: Batch) -> Tensor:
+        logits = self.predict_logits(batch.images)
+        self._metrics(split).update(logits, batch.labels)
+        return logits
+
+    def _log_metrics(self, split: str) -> None:
+        metrics = self._metrics(split)
+        scalars, self.confusion[split] = metrics.compute()
+        metrics.reset()
+        # The values are those of all processes already; sync_dist averages equal numbers and silences the advice.
+        self.log_dict({f"{split}/{k}": v for k, v in scalars.items()}, on_step=False, on_epoch=True, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer over weights and biases, and its schedule by the step.
+
+        Raises:
+            ValueError: when the schedule falls and the length of the training is not known.
+        """
+        optimizer = self.optimizer(decay_groups(self))
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total) and self.schedule != "constant":
+            raise ValueError(
+                f"Expected `trainer.max_epochs` or `trainer.max_steps` for `model.schedule: {self.schedule}`, which "
+                "ends with the training, got neither. Set one of them, or take `constant`."
+            )
+        total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not ask
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+
+        def factor(step: int) -> float:
+            return lr_factor(step, total_steps, warmup, self.schedule, self.final_lr_ratio)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}

@@ -1,0 +1,165 @@
+"""A convolutional network of stages, each at half the resolution of the one before."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, NormName, initialise, norm_2d
+
+__all__ = ["CNN", "CNNClassifier"]
+
+PoolingName = Literal["max", "average", "stride"]
+
+
+class Stage(nn.Module):
+    """A convolution that halves the resolution, then `depth - 1` more, with a skip around them when residual.
+
+    The pooling comes right after the first convolution, before its normalisation and activation, which so work on a
+    quarter of the pixels: on a CPU that is where the time of a small network goes.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        width: int,
+        depth: int,
+        kernel_size: int,
+        norm: NormName,
+        activation: ActivationName,
+        pooling: PoolingName,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        pools = {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2), "stride": nn.Identity()}
+
+        def conv(channels: int, stride: int = 1) -> nn.Conv2d:
+            bias = norm == "none"  # a bias before a normalisation would be subtracted again
+            return nn.Conv2d(channels, width, kernel_size, stride, padding=kernel_size // 2, bias=bias)
+
+        def norm_act() -> list[nn.Module]:
+            return [norm_2d(norm, width), ACTIVATIONS[activation]()]
+
+        self.down = nn.Sequential(conv(fan_in, 2 if pooling == "stride" else 1), pools[pooling], *norm_act())
+        self.body = nn.Sequential()
+        for _ in range(depth - 1):
+            self.body.extend([conv(width), *norm_act()])
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, fan_in, H, W) to (B, width, H / 2, W / 2)."""
+        x = self.down(x)
+        return x + self.body(x) if self.residual else self.body(x)
+
+
+class CNN(nn.Module):
+    """Stages of convolutions, global pooling and a linear layer to the classes.
+
+    Args:
+        widths: Channels of each stage; 32x32 pixels can be halved five times.
+        depths: Convolutions in each stage, as many numbers as `widths` has.
+        kernel_size: Side of every kernel in pixels, odd.
+        norm: "batch", "group" or "none".
+        activation: "relu", "gelu", "silu", "leaky_relu" or "tanh".
+        pooling: How a stage halves the resolution, and how the head pools: "max", "average", or "stride" (strided
+            convolutions, average in the head).
+        residual: Add a skip around the convolutions after the first of each stage.
+        dropout: Probability to drop a feature before the linear layer, in [0, 1).
+
+    Raises:
+        ValueError: for shapes that make no network; all problems in one message.
+    """
+
+    def __init__(
+        self,
+        widths: list[int],
+        depths: list[int],
+        kernel_size: int = 3,
+        norm: NormName = "batch",
+        activation: ActivationName = "gelu",
+        pooling: PoolingName = "max",
+        residual: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._check_arguments(widths, depths, kernel_size, residual, dropout)
+        self.stages = nn.ModuleList()
+        fan_in = 3
+        for width, depth in zip(widths, depths, strict=True):
+            self.stages.append(Stage(fan_in, width, depth, kernel_size, norm, activation, pooling, residual))
+            fan_in = width
+        self.pool = nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(fan_in, 10)
+        initialise(self)
+        nn.init.zeros_(self.head.weight)  # the first predictions are uniform, whatever the widths
+
+    @staticmethod
+    def _check_arguments(
+        widths: list[int], depths: list[int], kernel_size: int, residual: bool, dropout: float
+    ) -> None:
+        problems = []
+        if not 1 <= len(widths) <= 5 or min(widths) < 1:
+            problems.append(f"Expected `model.widths` to be 1 to 5 numbers of channels, got {widths}.")
+        if len(depths) != len(widths) or min(depths, default=0) < 1:
+            problems.append(
+                f"Expected `model.depths` to be {len(widths)} numbers of at least 1 convolution, one for each of "
+                f"`model.widths` {widths}, got {depths}."
+            )
+        elif residual and max(depths) < 2:
+            problems.append(f"Expected one of `model.depths` above 1 for `model.residual` to skip, got {depths}.")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            problems.append(f"Expected `model.kernel_size` to be an odd number of pixels, got {kernel_size}.")
+        if not 0 <= dropout < 1:
+            problems.append(f"Expected `model.dropout` in [0, 1), got {dropout}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, 32, 32) to pooled features (B, widths[-1])."""
+        for stage in self.stages:
+            images = stage(images)
+        return self.pool(images).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""
+        return self.head(self.dropout(self.features(images)))
+
+    def first_filters(self) -> Tensor:
+        """Kernels of the first convolution (widths[0], 3, kernel_size, kernel_size)."""
+        return self.stages[0].down[0].weight
+
+
+class CNNClassifier(ImageClassifier):
+    """A convolutional network: local filters shared over the image, in stages of falling resolution.
+
+    Args:
+        widths: Channels of each stage; every stage halves the resolution. Default: 64, 128, 256.
+        depths: Convolutions in each stage, as many numbers as `widths` has. Default: 2 in each.
+        kernel_size: Side of every kernel in pixels, odd.
+        norm: Normalisation after each convolution.
+        activation: Nonlinearity after each normalisation.
+        pooling: How a stage halves the resolution, and how the head pools.
+        residual: Add a skip around the convolutions after the first of each stage.
+        dropout: Probability to drop a feature before the linear layer, in [0, 1).
+        **training: What all classifiers share.
+    """
+
+    def __init__(
+        self,
+        widths: list[int] | None = None,
+        depths: list[int] | None = None,
+        kernel_size: int = 3,
+        norm: NormName = "batch",
+        activation: ActivationName = "gelu",
+        pooling: PoolingName = "max",
+        residual: bool = False,
+        dropout: float = 0.0,
+        **training: Any,
+    ) -> None:
+        widths = [64, 128, 256] if widths is None else widths
+        depths = [2] * len(widths) if depths is None else depths
+        net = CNN(widths, depths, kernel_size, norm, activation, pooling, residual, dropout)
+        super().__init__(net, **training)

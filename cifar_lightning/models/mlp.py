@@ -1,0 +1,88 @@
+"""A multilayer perceptron on raw pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, MLPNormName, initialise, norm_1d
+
+__all__ = ["MLP", "MLPClassifier"]
+
+
+class MLP(nn.Module):
+    """Linear, normalisation, activation and dropout for each width, and a linear layer to the classes.
+
+    Args:
+        widths: Hidden units of each layer; an empty list makes a linear classifier.
+        activation: "relu", "gelu", "silu", "leaky_relu" or "tanh".
+        norm: "batch", "layer" or "none".
+        dropout: Probability to drop a hidden unit, in [0, 1).
+
+    Raises:
+        ValueError: for a width below 1 or a dropout outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        widths: list[int],
+        activation: ActivationName = "gelu",
+        norm: MLPNormName = "batch",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if any(width < 1 for width in widths):
+            raise ValueError(f"Expected every one of `model.widths` to be at least 1 unit, got {widths}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected `model.dropout` in [0, 1), got {dropout}.")
+        self.hidden = nn.Sequential()
+        fan_in = 3 * 32 * 32
+        for width in widths:
+            # A bias before a normalisation would be subtracted again.
+            block = [nn.Linear(fan_in, width, bias=norm == "none"), norm_1d(norm, width), ACTIVATIONS[activation]()]
+            if dropout:
+                block.append(nn.Dropout(dropout))
+            self.hidden.append(nn.Sequential(*block))
+            fan_in = width
+        self.head = nn.Linear(fan_in, 10)
+        initialise(self)
+        nn.init.zeros_(self.head.weight)  # the first predictions are uniform, whatever the widths
+
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, 32, 32) to the last hidden layer (B, widths[-1])."""
+        # reshape: channels_last images have no (B, 3072) view in channel order
+        return self.hidden(images.reshape(len(images), -1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""
+        return self.head(self.features(images))
+
+    def first_filters(self) -> Tensor:
+        """Input weights of the first layer as images (units, 3, 32, 32)."""
+        first = self.hidden[0][0] if len(self.hidden) else self.head
+        return first.weight.view(-1, 3, 32, 32)
+
+
+class MLPClassifier(ImageClassifier):
+    """A multilayer perceptron: every pixel is an input of its own, no locality and no shared weights.
+
+    Args:
+        widths: Hidden units of each layer; an empty list makes a linear classifier.
+        activation: Nonlinearity after each hidden layer.
+        norm: Normalisation before each nonlinearity.
+        dropout: Probability to drop a hidden unit, in [0, 1).
+        **training: What all classifiers share.
+    """
+
+    def __init__(
+        self,
+        widths: list[int] | None = None,
+        activation: ActivationName = "gelu",
+        norm: MLPNormName = "batch",
+        dropout: float = 0.1,
+        **training: Any,
+    ) -> None:
+        widths = [2048, 1024, 512] if widths is None else widths
+        super().__init__(MLP(widths, activation, norm, dropout), **training)

@@ -1,0 +1,202 @@
+"""The run folder: `lightning_logs/<name>/<version>/`, where everything about one run lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = [
+    "check_checkpoint",
+    "checkpoint_path",
+    "claim_folder",
+    "config_path",
+    "newest_run",
+    "read_result",
+    "release_if_empty",
+    "write_result",
+    "write_text_atomic",
+]
+
+CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all: to a temporary name, flushed, then renamed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """The content of `result.json`, empty when there is none yet.
+
+    Raises:
+        ValueError: when the file is no JSON object.
+    """
+    path = run / RESULT
+    if not path.is_file():
+        return {}
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected JSON in {path}, got: {error}. Restore the file or delete it.") from error
+    if not isinstance(result, dict):
+        raise ValueError(f"Expected a JSON object in {path}, got {type(result).__name__}. Restore or delete the file.")
+    return result
+
+
+def write_result(run: Path, **entries: Any) -> None:
+    """Sets entries of `result.json` and leaves the others as they are."""
+    result = {**read_result(run), **entries}
+    # NaN is no JSON: a metric that is not a number is written as null.
+    text = json.dumps(_without_nan(result), indent=2, allow_nan=False)
+    write_text_atomic(run / RESULT, text + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
+    """Makes the folder of a new run; two processes never get the same one.
+
+    Args:
+        save_dir: folder of all runs.
+        name: name that runs of one kind share.
+        version: name of this run, or None for the next free `version_<n>`.
+
+    Raises:
+        ValueError: when the named version exists, or the folder cannot be made.
+    """
+    parent = save_dir / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if version is not None:
+            (parent / version).mkdir()
+            return parent / version
+        taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
+        number = max(taken, default=-1) + 1
+        while True:
+            try:
+                (parent / f"version_{number}").mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return parent / f"version_{number}"
+    except FileExistsError as error:
+        raise ValueError(
+            f"Expected `version` to name a new run, but {error.filename} exists. Choose another version, delete the "
+            f"folder, or continue that run with `fit --run {error.filename}`."
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"Expected to make a run folder in {parent.absolute()}, got: {error.strerror}. Choose a folder that can be "
+            "written with `--save_dir`."
+        ) from error
+
+
+def release_if_empty(run: Path) -> None:
+    """Takes back the claim on a folder in which nothing was written."""
+    for folder in (run, run.parent, run.parent.parent):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def newest_run(parent: Path) -> Path:
+    """The run below `parent` whose last checkpoint is the newest.
+
+    Raises:
+        ValueError: when no run there has a checkpoint.
+    """
+    found = sorted(parent.glob(f"*/{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ValueError(
+            f"Expected a run with {CHECKPOINTS}/last.ckpt in {parent.absolute()}, found none. Name the run with "
+            "`--run FOLDER`, or a checkpoint with `--ckpt_path FILE`."
+        )
+    return found[-1].parent.parent
+
+
+def config_path(run: Path) -> Path:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: when the folder is no run.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        what = "there is no such folder" if not run.is_dir() else f"it holds no {CONFIG}"
+        raise ValueError(
+            f"Expected `--run` to name the folder of a run, such as lightning_logs/cnn/version_0; got {run}, but "
+            f"{what}."
+        )
+    return path
+
+
+def checkpoint_path(run: Path, name: str) -> Path:
+    """The checkpoint "best" or "last" of a run; "best" falls back to "last" where training had no validation.
+
+    Raises:
+        ValueError: when the run has no such checkpoint.
+    """
+    for candidate in ("best", "last") if name == "best" else (name,):
+        path = run / CHECKPOINTS / f"{candidate}.ckpt"
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"Expected the checkpoint {name}.ckpt in {run / CHECKPOINTS}, found none: the run ended before its first "
+        "epoch did. Train it again with `fit`."
+    )
+
+
+def check_checkpoint(path: Path, model: torch.nn.Module) -> None:
+    """Makes sure that a file is a checkpoint that fits the model, without running any code from it.
+
+    Raises:
+        ValueError: when the file is missing, is no checkpoint, holds pickled objects, or is of another network.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected `--ckpt_path` to be a checkpoint file, got {path}, which does not exist.")
+    try:
+        checkpoint = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:
+        # torch raises whatever the broken bytes lead to: UnpicklingError, RuntimeError, EOFError, KeyError, ...
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        unsafe = "weights_only" in str(error).lower() or "unsupported" in str(error).lower()
+        what = (
+            "it holds objects other than tensors and plain values, which could run code and are never loaded"
+            if unsafe
+            else f"it cannot be read ({reason[0][:200]})"
+        )
+        raise ValueError(f"Expected a checkpoint of this project in {path}, but {what}.") from error
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        raise ValueError(f"Expected a checkpoint of this project in {path}, but it holds no `state_dict`.")
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}
+    if expected != found:
+        differing = sorted({name for name, _ in expected.items() ^ found.items()})
+        raise ValueError(
+            f"Expected a checkpoint of this network in {path}, but {len(differing)} of its parameters differ in name "
+            f"or shape, such as {differing[0]}. Give the configuration that it was trained with: `--run FOLDER` "
+            "takes it from the run."
+        )

@@ -1,0 +1,63 @@
+"""How the program speaks: quiet libraries, plain log lines, and one message for an error of its user."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+__all__ = ["run_command"]
+
+# Advice of the libraries that does not hold here, each with the reason.
+IRRELEVANT = (
+    ".*does not have many workers.*",  # there are no worker processes: batches are cut from memory
+    ".*exists and is not empty.*",  # checkpoints of a continued run belong into its folder
+    ".*number of training batches .* is smaller than the logging interval.*",  # epochs are logged as well
+    ".*saving a checkpoint outside the 'fit' stage.*",
+    ".*loading a checkpoint outside the 'fit' stage.*",  # an evaluation takes the averaged weights, as it should
+    ".*GPU available but not used.*",
+    ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
+)
+# Lines of Lightning that advertise, or say what hardware is not there.
+NOISE = ("💡 Tip", "TPU available", "Seed set to", "GPU available: False")
+USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+def set_up_logging() -> None:
+    """Sends the project's lines to standard error as they are, and drops Lightning's noise."""
+    project = logging.getLogger("cifar_lightning")
+    if not project.handlers:
+        project.addHandler(logging.StreamHandler())
+        project.setLevel(logging.INFO)
+        project.propagate = False
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
+
+
+def run_command(args: list[str]) -> int:
+    """Runs the command line and turns a user's error into one message on standard error.
+
+    Args:
+        args: the command line without the program's name.
+
+    Returns:
+        0, or 2 for a user's error.
+    """
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    for message in IRRELEVANT:
+        warnings.filterwarnings("ignore", message)
+
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from cifar_lightning.cli import CifarCLI
+
+    set_up_logging()
+    try:
+        CifarCLI(args)
+    except (*USER_ERRORS, MisconfigurationException) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

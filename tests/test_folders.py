@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+from trees import random_images, write_class_folders
+
+from cifar_lightning import CLASSES
+from cifar_lightning.data.folders import ClassFolders
+from cifar_lightning.data.split import content_fingerprint
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_class_folders(tmp_path)
+    return tmp_path
+
+
+def png_header(width, height):
+    """A PNG that claims a size and has hardly any pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(b"\0" * 99))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("part", "n", "seed"), [("train", 4, 0), ("test", 2, 1)])
+def test_decodes_what_was_written(root, part, n, seed):
+    split = ClassFolders(root).decode(part)
+    labels = torch.arange(10).repeat_interleave(n)
+    images = torch.from_numpy(random_images(labels.numpy(), seed))
+    assert torch.equal(split.labels, labels)
+    assert torch.equal(split.images, images)
+    assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
+    assert split.fingerprint == content_fingerprint(images, labels)
+
+
+def test_many_chunks_keep_the_order(root, monkeypatch):
+    whole = ClassFolders(root).decode("train")
+    monkeypatch.setattr("cifar_lightning.data.folders._CHUNK", 3)
+    assert ClassFolders(root).decode("train").fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "options"),
+    [
+        ("L", "grey.PNG", {}),
+        ("LA", "grey_alpha.png", {}),
+        ("RGBA", "alpha.png", {}),
+        ("P", "palette.png", {"transparency": bytes(range(200))}),
+        ("1", "bits.png", {}),
+        ("RGB", "photo.JPG", {"quality": 95}),
+        ("L", "photo.jpeg", {}),
+        ("CMYK", "print.jpg", {}),
+    ],
+)
+def test_other_modes_and_suffixes_become_rgb(root, mode, name, options):
+    image = Image.linear_gradient("L").resize((32, 32)).convert("RGB").convert(mode)
+    path = root / "test" / "airplane" / f"!{name}"  # sorts first
+    image.save(path, **options)
+    split = ClassFolders(root).decode("test")
+    assert len(split) == 21
+    with Image.open(path) as stored:
+        # Alpha only tells how to blend: the colours below it are the pixels.
+        expected = np.asarray(stored.convert("RGBA" if "A" in mode or mode == "P" else "RGB").convert("RGB"))
+    assert np.array_equal(split.images[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_other_files_are_ignored(root):
+    fingerprint = ClassFolders(root).decode("train").fingerprint
+    for name in ("Thumbs.db", ".DS_Store", "._0000_cat.png", "notes.txt", "no_suffix"):
+        (root / "train" / "cat" / name).write_bytes(b"junk")
+    (root / "train" / "cat" / "folder.png").mkdir()
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "train" / "README.md").write_text("")
+    assert ClassFolders(root).decode("train").fingerprint == fingerprint
+
+
+def test_every_problem_is_named(root):
+    cat = root / "train" / "cat"
+    Image.new("RGB", (31, 32)).save(cat / "small.png")
+    (cat / "text.png").write_text("hello")
+    (cat / "zero.jpg").write_bytes(b"")
+    whole = (cat / "0000_cat.png").read_bytes()
+    (cat / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (cat / "flip.png").write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    (cat / "bomb.png").write_bytes(png_header(30_000, 30_000))
+    (cat / "large.png").write_bytes(png_header(9_000, 9_000))
+    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(cat / "deep.png")
+    os.symlink("nowhere", cat / "link.png")
+    os.mkfifo(cat / "pipe.png")
+    with pytest.raises(ValueError, match="10 of 50 that are not") as caught:
+        ClassFolders(root).decode("train")
+    message = str(caught.value)
+    for expected in (
+        "small.png: 31x32 pixels",
+        "text.png: not a PNG or JPEG",
+        "zero.jpg: not a PNG or JPEG",
+        "cut.png: ",
+        "flip.png: ",
+        "bomb.png: ",
+        "large.png: 9000x9000 pixels",
+        "deep.png: more than 8 bits a channel (Pillow mode I;16)",
+        "link.png: not a regular file",
+        "pipe.png: not a regular file",
+    ):
+        assert f"{cat}/{expected}" in message
+    assert "more" not in message.split("pipe.png")[1]
+    assert "0000_cat.png" not in message
+
+
+def test_other_formats_are_not_decoded(root):
+    Image.new("RGB", (32, 32)).save(root / "train" / "cat" / "x.png", format="GIF")
+    with pytest.raises(ValueError, match=r"x.png: not a PNG or JPEG"):
+        ClassFolders(root).decode("train")
+
+
+def test_a_wrong_size_is_told_before_any_pixel_is_decoded(root, monkeypatch):
+    (root / "train" / "cat" / "large.png").write_bytes(png_header(9_000, 9_000))
+    decoded = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size) or load(self))
+    with pytest.raises(ValueError, match="9000x9000"):
+        ClassFolders(root).decode("train")
+    assert set(decoded) == {(32, 32)}
+
+
+def test_after_ten_problems_the_rest_is_counted(root):
+    for i in range(1_200):
+        (root / "test" / "dog" / f"x{i:04d}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="1,200 of 1,220") as caught:
+        ClassFolders(root).decode("test")
+    message = str(caught.value)
+    assert "and 1,190 more" in message
+    assert message.count(".png") == 10
+    assert "x0009.png" in message
+
+
+def test_missing_and_unknown_folders_in_one_message(root):
+    shutil.rmtree(root / "train" / "cat")
+    shutil.rmtree(root / "test" / "ship")
+    (root / "train" / "lizard").mkdir()
+    with pytest.raises(ValueError, match=r"missing: train/cat, test/ship; not a class: train/lizard\.") as caught:
+        ClassFolders(root)
+    assert str(root) in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_missing_part(root, part):
+    shutil.rmtree(root / part)
+    with pytest.raises(ValueError, match=f"missing: {', '.join(f'{part}/{name}' for name in CLASSES)}"):
+        ClassFolders(root)
+    (root / part).write_text("a file")
+    with pytest.raises(ValueError, match=f"missing: {part}/airplane"):
+        ClassFolders(root)
+
+
+def test_empty_class_folders_are_named(root):
+    for name in ("cat", "dog"):
+        shutil.rmtree(root / "train" / name)
+        (root / "train" / name).mkdir()
+    (root / "train" / "dog" / "Thumbs.db").write_text("")
+    source = ClassFolders(root)
+    for call in (source.key, source.decode):
+        with pytest.raises(ValueError, match=r"got none from: \S+/cat \(no \*.png, .*, \S+/dog \(no"):
+            call("train")
+    assert len(source.decode("test")) == 20
+
+
+def test_class_folder_that_vanishes(root):
+    source = ClassFolders(root)
+    shutil.rmtree(root / "train" / "cat")
+    with pytest.raises(ValueError, match=r"cat \(No such file or directory\)"):
+        source.key("train")
+
+
+@pytest.mark.parametrize(("part", "other"), [("train", "test"), ("test", "train")])
+def test_the_other_part_is_not_opened(root, part, other):
+    source = ClassFolders(root)
+    expected = (source.key(part), source.decode(part).fingerprint)
+    shutil.rmtree(root / other)
+    assert (source.key(part), source.decode(part).fingerprint) == expected
+
+
+def test_key_follows_the_files(root):
+    source = ClassFolders(root)
+    path = root / "train" / "cat" / "0001_cat.png"
+    keys = [source.key("train"), source.key("test")]
+    os.utime(path, ns=(0, 1))
+    keys.append(source.key("train"))
+    path.write_bytes(path.read_bytes() + b"x")
+    os.utime(path, ns=(0, 1))
+    keys.append(source.key("train"))
+    path.rename(path.with_name("other.png"))
+    keys.append(source.key("train"))
+    (path.with_name("other.png")).rename(root / "train" / "dog" / "other.png")
+    keys.append(source.key("train"))
+    assert len(set(keys)) == 6
+    (root / "train" / "cat" / "notes.txt").write_text("")
+    assert source.key("train") == keys[-1]
+    assert source.key("test") == keys[1]
