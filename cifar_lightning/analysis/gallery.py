@@ -31,7 +31,7 @@ def plot_predictions(
     rows = -(-len(labels) // columns)
     wrong = int((predictions != labels).sum())
     figure = new_figure(1.35 * columns, 1.72 * rows + 0.7, f"{title}: {wrong} of {len(labels)} wrong")
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.set_xticks([])
         axes.set_yticks([])

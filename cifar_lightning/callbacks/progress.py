@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 
@@ -44,4 +45,6 @@ class EpochProgress(TQDMProgressBar):
         shown = [f"{label} {float(metrics[key]):.4f}" for key, label in SHOWN.items() if key in metrics]
         of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         seconds = time.monotonic() - self._started
-        self.print(f"epoch {trainer.current_epoch + 1}{of}: {', '.join(shown)}, {seconds:.1f} s")
+        # Above the bar where there is one; tqdm's own print says nothing where there is none.
+        say = self.print if self.is_enabled else functools.partial(print, flush=True)
+        say(f"epoch {trainer.current_epoch + 1}{of}: {', '.join(shown)}, {seconds:.1f} s")

@@ -134,7 +134,8 @@ class RunResult(Callback):
 
 
 def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
+    """Epoch metrics as Python numbers, with the digits that a float32 has."""
+    metrics = {k: float(f"{float(v):.7g}") for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
     metrics.pop("train/step_loss", None)
     return metrics
 
