@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +95,7 @@ class CifarCLI(LightningCLI):
                 args=args,
             )
         except BaseException:
-            if self.run_folder is not None and rank_zero_only.rank == 0:
+            if self.run_folder is not None and process_rank() == 0:
                 runs.release_if_empty(self.run_folder)
             raise
 
@@ -163,7 +161,11 @@ class CifarCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
         self.run_folder = resumed or self._claim(config)
-        own = [TensorBoardLogger(str(self.run_folder.parent), name="", version=self.run_folder.name, default_hp_metric=False)]
+        own = [
+            TensorBoardLogger(
+                str(self.run_folder.parent), name="", version=self.run_folder.name, default_hp_metric=False
+            )
+        ]
         given = self._get(self.config_init, "trainer").logger
         if given is False:
             own = []
@@ -175,7 +177,7 @@ class CifarCLI(LightningCLI):
 
     def _claim(self, config: Any) -> Path:
         """The folder of a new run; only the first of several processes makes one, and the others learn of it later."""
-        if rank_zero_only.rank:
+        if process_rank():
             return Path(config.save_dir) / self.name / (config.version or "version")
         return runs.claim_folder(Path(config.save_dir), self.name, config.version)
 
@@ -247,10 +249,12 @@ class CifarCLI(LightningCLI):
     def _report(self, split: str) -> None:
         metrics = self.trainer.callback_metrics
         names = {"acc": "accuracy", "loss": "loss", "f1": "macro F1", "ece": "calibration error"}
-        parts = [f"{words} {metrics[f'{split}/{key}']:.4f}" for key, words in names.items() if f"{split}/{key}" in metrics]
+        parts = [
+            f"{words} {metrics[f'{split}/{key}']:.4f}" for key, words in names.items() if f"{split}/{key}" in metrics
+        ]
         images = "SYNTHETIC images" if self.datamodule.is_synthetic else "images"
         if parts:
-            n = len(getattr(self.datamodule, split))
+            n = self.datamodule.size(split)
             rank_zero_info(f"{split} on {n:,} {images}: {', '.join(parts)}")
         if self.run_folder is not None:
             rank_zero_info(f"Run folder: {self.run_folder}")
@@ -269,6 +273,11 @@ def with_run_config(args: list[str]) -> list[str]:
     return args
 
 
+def process_rank() -> int:
+    """Rank of this process, from the environment that launchers set, before there is a trainer to ask."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
+
+
 def check_precision(trainer: Trainer) -> None:
     """Refuses a precision that the device does not have, where Lightning would take another in its place.
 
@@ -279,7 +288,11 @@ def check_precision(trainer: Trainer) -> None:
     device = trainer.strategy.root_device.type
     if device == "cpu" and precision.startswith("16"):
         others = "32-true, bf16-mixed, bf16-true or 64-true"
-    elif device == "cuda" and precision.startswith("bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+    elif (
+        device == "cuda"
+        and precision.startswith("bf16")
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         others = "32-true, 16-mixed or 16-true"
     else:
         return

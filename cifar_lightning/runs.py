@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -93,13 +94,9 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
             return parent / version
         taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
         number = max(taken, default=-1) + 1
-        while True:
-            try:
-                (parent / f"version_{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return parent / f"version_{number}"
+        while not _make_new(parent / f"version_{number}"):
+            number += 1
+        return parent / f"version_{number}"
     except FileExistsError as error:
         raise ValueError(
             f"Expected `version` to name a new run, but {error.filename} exists. Choose another version, delete the "
@@ -112,13 +109,20 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
         ) from error
 
 
+def _make_new(folder: Path) -> bool:
+    """Makes a folder; False when another process was there first."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
 def release_if_empty(run: Path) -> None:
     """Takes back the claim on a folder in which nothing was written."""
-    for folder in (run, run.parent, run.parent.parent):
-        try:
+    with contextlib.suppress(OSError):  # the first that is not empty ends it
+        for folder in (run, run.parent, run.parent.parent):
             folder.rmdir()
-        except OSError:
-            return
 
 
 def newest_run(parent: Path) -> Path:

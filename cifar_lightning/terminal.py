@@ -17,9 +17,18 @@ IRRELEVANT = (
     ".*loading a checkpoint outside the 'fit' stage.*",  # an evaluation takes the averaged weights, as it should
     ".*GPU available but not used.*",
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
+    ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph
 )
 # Lines of Lightning that advertise, or say what hardware is not there.
-NOISE = ("💡 Tip", "TPU available", "Seed set to", "GPU available: False")
+NOISE = (
+    "💡 Tip",
+    "Loading `train_dataloader`",
+    "Restoring states",
+    "Loaded model weights",
+    "TPU available",
+    "Seed set to",
+    "GPU available: False",
+)
 USER_ERRORS = (ValueError, OSError, ImportError)
 
 
@@ -30,7 +39,11 @@ def set_up_logging() -> None:
         project.addHandler(logging.StreamHandler())
         project.setLevel(logging.INFO)
         project.propagate = False
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+    ):
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
 
 

@@ -269,3 +269,10 @@ def test_key_follows_the_files(tmp_path, archived):
     os.utime(path, ns=(0, 1))
     assert source.key("train") != before["train"]
     assert (source.key("test") == before["test"]) is not archived
+
+
+def test_equal_trees_have_equal_manifests(tmp_path, monkeypatch):
+    manifest = write_official(tmp_path / "a", archive=True)
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    assert write_official(tmp_path / "b") == manifest
+    assert write_official(tmp_path / "c", seed=1) != manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -55,8 +56,9 @@ class _Python2Pickler(_PicklerInPython):
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, np.dtype):
             return NotImplemented
-        function, arguments, state = obj.__reduce__()
-        return function, (arguments[0], *map(int, arguments[1:])), state
+        reduced: Any = obj.__reduce__()
+        function, (kind, *flags), state = reduced
+        return function, (kind, *map(int, flags)), state
 
 
 def python2_pickle(value: object) -> bytes:
@@ -102,7 +104,7 @@ def batch_files(n_per_batch: int = 20, seed: int = 0) -> dict[str, bytes]:
 def tar_gz(files: dict[str, bytes]) -> bytes:
     """A .tar.gz of these files, by member name, below the official folder when the name has no slash."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         folder = tarfile.TarInfo(FOLDER)
         folder.type, folder.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(folder)
@@ -110,7 +112,7 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
             member = tarfile.TarInfo(name if "/" in name else f"{FOLDER}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0)  # No time inside: the same files give the same MD5.
 
 
 def write_official(root: Path, n_per_batch: int = 20, seed: int = 0, archive: bool = False) -> Manifest:

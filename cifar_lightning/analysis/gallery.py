@@ -36,7 +36,9 @@ def plot_predictions(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_frame_on(False)
-    shown = zip(all_axes, image_array(images), labels.tolist(), predictions.tolist(), confidences.tolist(), strict=False)
+    shown = zip(
+        all_axes, image_array(images), labels.tolist(), predictions.tolist(), confidences.tolist(), strict=False
+    )
     for axes, image, label, prediction, confidence in shown:
         right = label == prediction
         colour = BLUE if right else ORANGE

@@ -16,7 +16,9 @@ from cifar_lightning.analysis.confusion import plot_confusion
 from cifar_lightning.analysis.filters import plot_filters
 from cifar_lightning.analysis.gallery import plot_predictions
 from cifar_lightning.analysis.style import save_figure
+from cifar_lightning.callbacks.context import as_classifier, data_of
 from cifar_lightning.data.loader import Batch
+from cifar_lightning.models.classifier import ImageClassifier
 
 __all__ = ["FigureLogger"]
 
@@ -66,12 +68,13 @@ class FigureLogger(Callback):
             return False
         return trainer.state.fn != "fit" or epoch % every == 0 or epoch == trainer.max_epochs
 
-    def _collect(self, trainer: Trainer, model: LightningModule, outputs: Tensor, batch: Batch, n: int) -> None:
+    def _collect(self, trainer: Trainer, model: ImageClassifier, outputs: Tensor, batch: Batch, split: str) -> None:
         """Keeps the chosen images of the batch with their logits, and the weights that made them.
 
         Here, and not after the validation, because an average of the weights stands in for them only until then.
         """
         if self._due(trainer, "predictions"):
+            n = data_of(trainer).size(split)
             chosen = torch.linspace(0, n - 1, min(n, self.prediction_images)).long().to(batch.indices.device)
             rows = torch.isin(batch.indices, chosen)
             self._seen.append((batch.images[rows], batch.labels[rows], outputs[rows]))
@@ -79,35 +82,47 @@ class FigureLogger(Callback):
             self._filters = model.net.first_filters().detach().clone()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keeps what the figures will show."""
-        self._collect(trainer, pl_module, outputs, batch, len(trainer.datamodule.val))
+        self._collect(trainer, as_classifier(pl_module), outputs, batch, "val")
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keeps what the figures will show."""
-        self._collect(trainer, pl_module, outputs, batch, len(trainer.datamodule.test))
+        self._collect(trainer, as_classifier(pl_module), outputs, batch, "test")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the validation images."""
-        self._draw(trainer, pl_module, "val", save=trainer.state.fn != "fit")
+        self._draw(trainer, as_classifier(pl_module), "val", save=trainer.state.fn != "fit")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the test images."""
-        self._draw(trainer, pl_module, "test", save=True)
+        self._draw(trainer, as_classifier(pl_module), "test", save=True)
 
-    def _draw(self, trainer: Trainer, model: LightningModule, split: str, save: bool) -> None:
+    def _draw(self, trainer: Trainer, model: ImageClassifier, split: str, save: bool) -> None:
         title = _title(trainer, split)
         figures: dict[str, Figure] = {}
         if self._due(trainer, "confusion"):
-            figures[f"{split}/confusion"] = plot_confusion(model.confusion[split], CLASSES, f"Confusion matrix, {title}")
+            figures[f"{split}/confusion"] = plot_confusion(
+                model.confusion[split], CLASSES, f"Confusion matrix, {title}"
+            )
         if self._seen:
             images, labels, logits = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-            figures[f"{split}/predictions"] = plot_predictions(
-                images, labels, logits, CLASSES, f"Predictions, {title}"
-            )
+            figures[f"{split}/predictions"] = plot_predictions(images, labels, logits, CLASSES, f"Predictions, {title}")
         if self._filters is not None:
             figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {title}")
         self._seen.clear()
@@ -125,7 +140,7 @@ class FigureLogger(Callback):
 def _title(trainer: Trainer, split: str) -> str:
     """Run, split, number of images, epoch, and whether the images are synthetic."""
     run = "/".join(Path(trainer.log_dir).parts[-2:]) if trainer.log_dir else "unnamed run"
-    n = len(getattr(trainer.datamodule, split))
-    images = "SYNTHETIC images" if trainer.datamodule.is_synthetic else "images"
+    n = data_of(trainer).size(split)
+    images = "SYNTHETIC images" if data_of(trainer).is_synthetic else "images"
     when = f", epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else ""
     return f"{run}, {n:,} {split} {images}{when}"

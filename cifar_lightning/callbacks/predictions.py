@@ -31,7 +31,12 @@ def predictions_csv(indices: Tensor, labels: Tensor, probabilities: Tensor) -> s
     writer.writerow(["index", "label", "prediction", "probability", *CLASSES])
     confidences, predictions = probabilities.max(1)
     rows = zip(
-        indices.tolist(), labels.tolist(), predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True
+        indices.tolist(),
+        labels.tolist(),
+        predictions.tolist(),
+        confidences.tolist(),
+        probabilities.tolist(),
+        strict=True,
     )
     for index, label, prediction, confidence, shares in rows:
         row = [index, CLASSES[label], CLASSES[prediction], f"{confidence:.6f}", *(f"{share:.6f}" for share in shares)]
@@ -55,7 +60,13 @@ class PredictionWriter(Callback):
         self._outputs.clear()
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keeps the indices, labels and probabilities of the batch."""
         self._outputs.append(outputs)

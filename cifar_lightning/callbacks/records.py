@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
+from cifar_lightning.callbacks.context import as_classifier
+
 __all__ = ["TensorBoardRecords", "flatten"]
 
 METRICS = ("val/acc", "val/loss", "train/acc", "train/loss", "test/acc", "test/loss", "test/ece")
@@ -58,12 +60,13 @@ class TensorBoardRecords(Callback):
         # Four spaces make a code block in Markdown, where a fence would need the text to hold none.
         writer.add_text("config", "\n".join(f"    {line}" for line in self.config_text.splitlines()))
         # The network without its compiled call, and evaluating: tracing must not move any statistic.
-        training = pl_module.net.training
-        pl_module.net.eval()
+        model = as_classifier(pl_module)
+        training = model.net.training
+        model.net.eval()
         with torch.no_grad():
-            image = pl_module.normalize(pl_module.example_input_array.to(pl_module.device))
-            writer.add_graph(pl_module.net, image)
-        pl_module.net.train(training)
+            image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
+            writer.add_graph(model.net, image)
+        model.net.train(training)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 open_metrics = {f"hp/{name}": math.nan for name in (*METRICS, "fit_seconds")}

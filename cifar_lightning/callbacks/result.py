@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
+from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import read_result, write_result
 
 __all__ = ["RunResult", "flops_per_image"]
 
 
-def flops_per_image(model: LightningModule) -> int:
+def flops_per_image(model: ImageClassifier) -> int:
     """Floating-point operations of one forward pass of one image; a multiplication and an addition count as two."""
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device)
     training = model.training
@@ -52,7 +53,7 @@ class RunResult(Callback):
         self._clock = time.monotonic()
         self._evaluated = 0
 
-    def _write(self, trainer: Trainer, model: LightningModule, stage: str, entry: dict[str, Any], **top: Any) -> None:
+    def _write(self, trainer: Trainer, model: ImageClassifier, stage: str, entry: dict[str, Any], **top: Any) -> None:
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._clock
@@ -73,7 +74,7 @@ class RunResult(Callback):
             **top,
             params=sum(p.numel() for p in model.parameters()),
             flops_per_image=flops_per_image(model),
-            data={**seen.get("data", {}), **trainer.datamodule.describe()},
+            data={**seen.get("data", {}), **data_of(trainer).describe()},
             git_commit=environment.git_commit(),
             versions=environment.versions(),
             hardware=environment.hardware(),
@@ -93,18 +94,17 @@ class RunResult(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the entry "fit"; the status says whether early stopping ended the training."""
-        stopped = any(
-            isinstance(c, EarlyStopping) and c.stopped_epoch > 0 for c in trainer.callbacks if isinstance(c, Callback)
-        )
+        stoppers = trainer.early_stopping_callbacks
+        stopped = any(stopper.stopped_epoch > 0 for stopper in stoppers if stopper is not None)
         epochs = trainer.current_epoch
         entry = {
             "metrics": _floats(trainer, ("train/", "val/")),
             "epochs": epochs,
             "steps": trainer.global_step,
-            "images": (epochs - self._first_epoch) * len(trainer.datamodule.train),
+            "images": (epochs - self._first_epoch) * data_of(trainer).size("train"),
             "best": _best(trainer),
         }
-        self._write(trainer, pl_module, "fit", entry, status="early_stopped" if stopped else "completed")
+        self._write(trainer, as_classifier(pl_module), "fit", entry, status="early_stopped" if stopped else "completed")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Marks a training that broke off; evaluations leave the status of the training alone."""
@@ -119,8 +119,14 @@ class RunResult(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the entry "validate"."""
         if trainer.state.fn == "validate":
-            entry = {"metrics": _floats(trainer, ("val/",)), "images": len(trainer.datamodule.val)}
-            self._write(trainer, pl_module, "validate", {**entry, "tta": pl_module.tta})
+            model = as_classifier(pl_module)
+            entry = {
+                "metrics": _floats(trainer, ("val/",)),
+                "images": data_of(trainer).size("val"),
+                "tta": model.tta,
+                "confusion": model.confusion["val"].tolist(),
+            }
+            self._write(trainer, model, "validate", entry)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of `test`."""
@@ -128,9 +134,14 @@ class RunResult(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the entry "test"."""
-        entry = {"metrics": _floats(trainer, ("test/",)), "images": len(trainer.datamodule.test)}
-        confusion = pl_module.confusion["test"].tolist()
-        self._write(trainer, pl_module, "test", {**entry, "tta": pl_module.tta, "confusion": confusion})
+        model = as_classifier(pl_module)
+        entry = {
+            "metrics": _floats(trainer, ("test/",)),
+            "images": data_of(trainer).size("test"),
+            "tta": model.tta,
+            "confusion": model.confusion["test"].tolist(),
+        }
+        self._write(trainer, model, "test", entry)
 
 
 def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:

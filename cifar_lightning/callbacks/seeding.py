@@ -25,9 +25,7 @@ class StepSeed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds for the step that follows."""
         step = trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(derive_seed("step", self.seed, step, trainer.global_rank))

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 
+from cifar_lightning.data.lock import locked
 from cifar_lightning.data.split import Split
 
 __all__ = ["FOLDER", "Part", "cached"]
@@ -73,8 +73,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _read_or_write(folder: Path, part: Part, name: str, decode: Callable[[], Split]) -> Split:
     """Decodes into a folder under the part's lock, unless another process has done so by the time it is held."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{part}.lock"):
+    with locked(folder / f"{part}.lock"):
         split = _read(folder / name, log_level=logging.DEBUG)  # If it is damaged, that has been said before.
         if split is None:
             split = decode()

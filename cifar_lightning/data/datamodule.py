@@ -170,9 +170,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled and augmented training batches."""
-        return self._loader(
-            self.train, self.batch_size, augmentation=self.augmentation, shuffle=True, seed=self.seed
-        )
+        return self._loader(self.train, self.batch_size, augmentation=self.augmentation, shuffle=True, seed=self.seed)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The held-out images as they are; no loader at all when `val_size` is 0."""
@@ -186,8 +184,13 @@ class CIFAR10DataModule(LightningDataModule):
         """The test images as they are."""
         return self.test_dataloader()
 
+    def size(self, name: str) -> int:
+        """Number of images of the split "train", "val" or "test", 0 when it was not read."""
+        split = getattr(self, name)
+        return 0 if split is None else len(split)
+
     def describe(self) -> dict[str, Any]:
         """Source, fingerprint of the files' content and sizes of the splits that were read, for `result.json`."""
-        sizes = {name: len(split) for name in ("train", "val", "test") if (split := getattr(self, name)) is not None}
+        sizes = {name: n for name in ("train", "val", "test") if (n := self.size(name))}
         read = self.train or self.test
         return {"source": self.source_name, "fingerprint": read.fingerprint if read else None, **sizes}

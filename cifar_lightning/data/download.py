@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import os
@@ -12,9 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 
-from filelock import FileLock
-
 from cifar_lightning.data.cache import FOLDER
+from cifar_lightning.data.lock import locked
 from cifar_lightning.data.official import Manifest, md5_of
 
 __all__ = ["download_archive"]
@@ -37,9 +37,9 @@ def download_archive(root: Path, manifest: Manifest) -> None:
             silent as long, or the file is not the published one. Nothing partial is left.
     """
     root = root.absolute()
+    is_new = not root.exists()
     try:
-        (root / FOLDER).mkdir(parents=True, exist_ok=True)
-        with FileLock(root / FOLDER / "download.lock"):
+        with locked(root / FOLDER / "download.lock"):
             if not (root / manifest.archive).exists():  # Else another process has brought it meanwhile.
                 _download_locked(root, manifest)
     except (OSError, NotImplementedError) as error:
@@ -47,6 +47,10 @@ def download_archive(root: Path, manifest: Manifest) -> None:
         raise ValueError(
             f"Expected a `data.root` that can be written for `data.download`, got {root}: {reason}."
         ) from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                root.rmdir()  # fails when the download has come
 
 
 def _download_locked(root: Path, manifest: Manifest) -> None:

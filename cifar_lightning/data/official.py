@@ -238,7 +238,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _dtype(kind: str | bytes, *_: object) -> np.dtype:
-    """Drops the flags `align` and `copy`: the official files hold numbers, and NumPy 2.4 wants booleans there."""
+    """Drops the flags `align` and `copy`: the official files hold numbers, and NumPy 2.4.0 warns unless booleans."""
     return np.dtype(kind)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from cifar_lightning.data.download import download_archive
 from cifar_lightning.data.folders import ClassFolders
 from cifar_lightning.data.split import Split
 
-__all__ = ["Part", "Source", "find_source", "load_part"]
+__all__ = ["NoDataError", "Part", "Source", "find_source", "load_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,10 @@ _WAYS_ON = """There are three ways on:
   - put the official archive or class folders at --data.root, or set CIFAR10_ROOT to where they are;
   - --data.download true fetches the official archive;
   - --data.source synthetic trains on the embedded stand-in, which is not CIFAR-10."""
+
+
+class NoDataError(ValueError):
+    """The data root holds no data, broken or whole, and none could be downloaded."""
 
 
 class Source(Protocol):
@@ -49,7 +53,8 @@ def find_source(root: Path, download: bool, manifest: official.Manifest | None =
         manifest: the official files to expect; None for the published ones.
 
     Raises:
-        ValueError: when there is no source, or a broken one, or the download fails.
+        NoDataError: when there is no source, and none could be downloaded; a ValueError like the others.
+        ValueError: when there is a broken source.
     """
     root = root.absolute()
     manifest = manifest or official.official_manifest()
@@ -63,14 +68,14 @@ def find_source(root: Path, download: bool, manifest: official.Manifest | None =
             return ClassFolders(root)
     if not download:
         found = "a folder without any of them" if names is not None else "a folder that does not exist"
-        raise ValueError(
+        raise NoDataError(
             f"Expected `data.root` to hold CIFAR-10 as {manifest.folder}/, {manifest.archive}, or images in "
             f"train/<class>/ and test/<class>/, got {found}: {root}\n{_WAYS_ON}"
         )
     try:
         download_archive(root, manifest)
     except ValueError as error:
-        raise ValueError(f"{error}\n{_WAYS_ON}") from error
+        raise NoDataError(f"{error}\n{_WAYS_ON}") from error
     return official.OfficialArchive(root, manifest)
 
 

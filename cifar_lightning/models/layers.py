@@ -24,7 +24,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 def norm_1d(name: MLPNormName, features: int) -> nn.Module:
     """Normalisation of (B, features)."""
-    makers = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}
+    makers: dict[str, Callable[[int], nn.Module]] = {
+        "batch": nn.BatchNorm1d,
+        "layer": nn.LayerNorm,
+        "none": lambda _: nn.Identity(),
+    }
     return makers[name](features)
 
 
@@ -38,7 +42,11 @@ def norm_2d(name: NormName, channels: int) -> nn.Module:
 
 
 def initialise(net: nn.Module) -> None:
-    """He initialisation of every weight of two or more dimensions (He et al. 2015, arXiv 1502.01852); zero biases."""
+    """He initialisation of convolutions and linear layers (He et al. 2015, arXiv 1502.01852); zero biases.
+
+    It keeps the scale of activations through many layers. Where they are normalised, the scale of the weights only
+    sets the effective learning rate, and PyTorch's smaller default trains faster at the same rate.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, MLPNormName, initialise, norm_1d
+from cifar_lightning.models.network import Network
 
 __all__ = ["MLP", "MLPClassifier"]
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Linear, normalisation, activation and dropout for each width, and a linear layer to the classes.
 
     Args:
@@ -47,8 +48,8 @@ class MLP(nn.Module):
             self.hidden.append(nn.Sequential(*block))
             fan_in = width
         self.head = nn.Linear(fan_in, 10)
-        initialise(self)
-        nn.init.zeros_(self.head.weight)  # the first predictions are uniform, whatever the widths
+        if norm == "none":
+            initialise(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) to the last hidden layer (B, widths[-1])."""
@@ -61,7 +62,7 @@ class MLP(nn.Module):
 
     def first_filters(self) -> Tensor:
         """Input weights of the first layer as images (units, 3, 32, 32)."""
-        first = self.hidden[0][0] if len(self.hidden) else self.head
+        first = next(layer for layer in self.modules() if isinstance(layer, nn.Linear))
         return first.weight.view(-1, 3, 32, 32)
 
 

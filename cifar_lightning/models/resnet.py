@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.layers import initialise
+from cifar_lightning.models.network import Network
 
 __all__ = ["ResNet", "ResNetClassifier"]
 
@@ -50,7 +51,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """A 3x3 stem at full resolution, stages of basic blocks, global average pooling and a linear layer.
 
     Depth 18 is the ImageNet network of four stages (64 to 512 channels, option B) without its strided stem and
