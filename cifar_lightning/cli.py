@@ -9,9 +9,8 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
@@ -19,7 +18,7 @@ from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.progress import EpochProgress
-from cifar_lightning.callbacks.records import TensorBoardRecords
+from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.callbacks.throughput import Throughput
@@ -161,11 +160,7 @@ class CifarCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
         self.run_folder = resumed or self._claim(config)
-        own = [
-            TensorBoardLogger(
-                str(self.run_folder.parent), name="", version=self.run_folder.name, default_hp_metric=False
-            )
-        ]
+        own = [RunLogger(str(self.run_folder.parent), name="", version=self.run_folder.name, default_hp_metric=False)]
         given = self._get(self.config_init, "trainer").logger
         if given is False:
             own = []
@@ -213,7 +208,6 @@ class CifarCLI(LightningCLI):
             of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
             shown["trainer"] = {key: plain["trainer"][key] for key in of_trainer}
             callbacks += [
-                LearningRateMonitor("step"),
                 MetricsCSV(self.run_folder / "metrics.csv"),
                 TensorBoardRecords(shown, text),
                 PredictionWriter(self.run_folder / "predictions"),

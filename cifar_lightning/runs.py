@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def write_result(run: Path, **entries: Any) -> None:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
@@ -97,12 +100,12 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
         while not _make_new(parent / f"version_{number}"):
             number += 1
         return parent / f"version_{number}"
-    except FileExistsError as error:
-        raise ValueError(
-            f"Expected `version` to name a new run, but {error.filename} exists. Choose another version, delete the "
-            f"folder, or continue that run with `fit --run {error.filename}`."
-        ) from error
     except OSError as error:
+        if isinstance(error, FileExistsError) and parent.is_dir():
+            raise ValueError(
+                f"Expected `version` to name a new run, but {error.filename} exists. Choose another version, delete "
+                f"the folder, or continue that run with `fit --run {error.filename}`."
+            ) from error
         raise ValueError(
             f"Expected to make a run folder in {parent.absolute()}, got: {error.strerror}. Choose a folder that can be "
             "written with `--save_dir`."
@@ -184,11 +187,12 @@ def check_checkpoint(path: Path, model: torch.nn.Module) -> None:
         checkpoint = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
         # torch raises whatever the broken bytes lead to: UnpicklingError, RuntimeError, EOFError, KeyError, ...
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        unsafe = "weights_only" in str(error).lower() or "unsupported" in str(error).lower()
+        # Its advice on what it cannot unpickle is to load the file unsafely, so that text is not passed on.
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = ["no file of torch.save"] if pickled else str(error).strip().splitlines() or [type(error).__name__]
         what = (
             "it holds objects other than tensors and plain values, which could run code and are never loaded"
-            if unsafe
+            if pickled and "unsupported global" in str(error).lower()
             else f"it cannot be read ({reason[0][:200]})"
         )
         raise ValueError(f"Expected a checkpoint of this project in {path}, but {what}.") from error

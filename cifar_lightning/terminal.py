@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from typing import TextIO
 
 __all__ = ["run_command"]
 
@@ -32,19 +33,30 @@ NOISE = (
 USER_ERRORS = (ValueError, OSError, ImportError)
 
 
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error as it is at the time, also where something has replaced it since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def set_up_logging() -> None:
     """Sends the project's lines to standard error as they are, and drops Lightning's noise."""
     project = logging.getLogger("cifar_lightning")
     if not project.handlers:
-        project.addHandler(logging.StreamHandler())
+        project.addHandler(StderrHandler())
         project.setLevel(logging.INFO)
-        project.propagate = False
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-        "lightning.fabric.utilities.seed",
-    ):
-        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        # Their own handlers would go on writing to a standard error that has been replaced.
+        logging.getLogger(name).handlers[:] = [StderrHandler()]
+        logging.getLogger(name).handlers[0].addFilter(is_signal)
+
+
+def is_signal(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning tells the user anything."""
+    return not record.getMessage().startswith(NOISE)
 
 
 def run_command(args: list[str]) -> int:

@@ -27,7 +27,7 @@ def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str) -> Figure
         title: what the counts are of.
     """
     shares = row_normalised(matrix.cpu()).numpy()
-    figure = new_figure(7.2, 6.4, title)
+    figure = new_figure(7.6, 6.4, title)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))

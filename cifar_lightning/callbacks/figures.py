@@ -114,7 +114,9 @@ class FigureLogger(Callback):
         self._draw(trainer, as_classifier(pl_module), "test", save=True)
 
     def _draw(self, trainer: Trainer, model: ImageClassifier, split: str, save: bool) -> None:
-        title = _title(trainer, split)
+        run = _run(trainer)
+        title = f"{run}, {_images(trainer, split)}"
+        step = trainer.global_step if trainer.state.fn == "fit" else model.trained_steps
         figures: dict[str, Figure] = {}
         if self._due(trainer, "confusion"):
             figures[f"{split}/confusion"] = plot_confusion(
@@ -124,23 +126,26 @@ class FigureLogger(Callback):
             images, labels, logits = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
             figures[f"{split}/predictions"] = plot_predictions(images, labels, logits, CLASSES, f"Predictions, {title}")
         if self._filters is not None:
-            figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {title}")
+            figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {run}")
         self._seen.clear()
         self._filters = None
         for tag, figure in figures.items():
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(tag, figure, trainer.global_step, close=False)
+                    logger.experiment.add_figure(tag, figure, step, close=False)
             if save and trainer.log_dir:
                 folder = Path(trainer.log_dir) / "figures"
                 folder.mkdir(parents=True, exist_ok=True)
                 save_figure(figure, str(folder / f"{tag.replace('/', '_')}.png"))
 
 
-def _title(trainer: Trainer, split: str) -> str:
-    """Run, split, number of images, epoch, and whether the images are synthetic."""
+def _run(trainer: Trainer) -> str:
+    """Name and version of the run, and the epoch while it trains."""
     run = "/".join(Path(trainer.log_dir).parts[-2:]) if trainer.log_dir else "unnamed run"
-    n = data_of(trainer).size(split)
-    images = "SYNTHETIC images" if data_of(trainer).is_synthetic else "images"
-    when = f", epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else ""
-    return f"{run}, {n:,} {split} {images}{when}"
+    return f"{run}, epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else run
+
+
+def _images(trainer: Trainer, split: str) -> str:
+    """Number of images and their split, and whether they are synthetic."""
+    data = data_of(trainer)
+    return f"{data.size(split):,} {split} {'SYNTHETIC images' if data.is_synthetic else 'images'}"

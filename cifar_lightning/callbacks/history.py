@@ -31,7 +31,9 @@ class MetricsCSV(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row of the epoch; training and validation are over by now."""
         metrics = {
-            k: float(f"{float(v):.7g}") for k, v in sorted(trainer.callback_metrics.items()) if k != "train/step_loss"
+            k: float(f"{float(v):.7g}")
+            for k, v in sorted(trainer.callback_metrics.items())
+            if not k.startswith("step/")
         }
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr, **metrics})

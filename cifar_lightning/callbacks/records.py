@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.context import as_classifier
 
-__all__ = ["TensorBoardRecords", "flatten"]
+__all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
 
-METRICS = ("val/acc", "val/loss", "train/acc", "train/loss", "test/acc", "test/loss", "test/ece")
+# With the time these are five, as many columns as HPARAMS opens with.
+METRICS = ("val/acc", "train/loss", "test/acc", "test/ece")
+# Options that say where and how to work, not what to learn.
+LEFT_OUT = ("data.root", "data.download", "data.eval_batch_size")
+LEFT_OUT_OF_OPTIMIZERS = ("foreach", "fused", "differentiable", "maximize", "capturable")
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots; lists become text, as TensorBoard takes plain values only.
+class RunLogger(TensorBoardLogger):
+    """Lightning's logger without the curve of the epoch number, which is no result and runs backwards after a test."""
 
-    `init_args` levels are left out: `model.widths` is what a person types.
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Writes scalars."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """Nested dictionaries as one of numbers and texts, keys joined by dots, as the columns of a table.
+
+    `init_args` levels are left out: `model.widths` is what a person types. Classes are named without their module,
+    and truth values are words.
     """
-    flat: dict[str, Any] = {}
+    flat: dict[str, float | str] = {}
     for key, value in tree.items():
         name = prefix if key == "init_args" else f"{prefix}.{key}".lstrip(".")
+        if name in LEFT_OUT or (".optimizer." in name and key in LEFT_OUT_OF_OPTIMIZERS):
+            continue
         if isinstance(value, dict):
             flat.update(flatten(value, name))
+        elif key == "class_path":
+            flat[prefix] = value.rsplit(".", 1)[-1]
         else:
-            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
+            flat[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return flat
 
 
@@ -53,7 +72,7 @@ class TensorBoardRecords(Callback):
         return None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes text, graph, and the HPARAMS row, its metrics still open."""
+        """Writes text, graph, and hyperparameters."""
         self._started = time.monotonic()
         if (writer := self._writer(trainer)) is None:
             return
@@ -67,23 +86,28 @@ class TensorBoardRecords(Callback):
             image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
             writer.add_graph(model.net, image)
         model.net.train(training)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                open_metrics = {f"hp/{name}": math.nan for name in (*METRICS, "fit_seconds")}
-                params = sum(p.numel() for p in pl_module.parameters())
-                logger.log_hyperparams({**flatten(self.config), "params": params}, open_metrics, step=0)
+        # Not the logger's own log_hyperparams: it describes an experiment of one run, and TensorBoard then shows the
+        # hyperparameters of one run for all. Without that, it merges the runs and shows what differs first.
+        params = {**flatten(self.config), "params": sum(p.numel() for p in model.parameters())}
+        _, session_start, session_end = hparams(params, {})
+        for summary in (session_start, session_end):
+            writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fills in the metrics of the training."""
-        self._fill_in(trainer, fit_seconds=time.monotonic() - self._started)
+        """Writes the final metrics of the training: of the checkpoint that is kept where one was chosen by them."""
+        best = {}
+        callback = trainer.checkpoint_callback
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            best = {callback.monitor: float(callback.best_model_score)}
+        self._final(trainer, trainer.global_step, best, fit_seconds=time.monotonic() - self._started)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fills in the metrics of the test."""
-        self._fill_in(trainer)
+        """Writes the metrics of the test."""
+        self._final(trainer, as_classifier(pl_module).trained_steps, {})
 
-    def _fill_in(self, trainer: Trainer, **more: float) -> None:
+    def _final(self, trainer: Trainer, step: int, best: dict[str, float], **more: float) -> None:
         if (writer := self._writer(trainer)) is None:
             return
-        known = {name: float(trainer.callback_metrics[name]) for name in METRICS if name in trainer.callback_metrics}
-        for name, value in {**known, **more}.items():
-            writer.add_scalar(f"hp/{name}", value, trainer.global_step)
+        known = {name: float(value) for name, value in trainer.callback_metrics.items()} | best
+        for name, value in {**{name: known[name] for name in METRICS if name in known}, **more}.items():
+            writer.add_scalar(f"hp/{name}", value, step)

@@ -146,9 +146,7 @@ class RunResult(Callback):
 
 def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:
     """Epoch metrics as Python numbers, with the digits that a float32 has."""
-    metrics = {k: float(f"{float(v):.7g}") for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
-    metrics.pop("train/step_loss", None)
-    return metrics
+    return {k: float(f"{float(v):.7g}") for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
 
 
 def _best(trainer: Trainer) -> dict[str, Any] | None:

@@ -123,7 +123,8 @@ class CIFAR10DataModule(LightningDataModule):
         """
         fn = self.trainer.state.fn if self.trainer is not None else None
         for part in dict.fromkeys(PARTS.values()) if fn is None else (PARTS[fn],):
-            self._load(part)
+            if part == "test" or self.train is None:  # else the cut has been made, and gave the whole back
+                self._load(part)
 
     def _load(self, part: Part) -> Split:
         if part not in self._parts:

@@ -36,8 +36,8 @@ def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tu
 
     Args:
         n: number of samples.
-        batch_size: largest batch of one process. (Only when a step could not give each process a sample, batches
-            are larger, by less than `batch_size`.)
+        batch_size: largest batch of one process. (Batches of 1 become 1 or 2 where the last step would leave some
+            process without a sample.)
         rank: this process, in [0, world_size).
         world_size: number of processes.
 

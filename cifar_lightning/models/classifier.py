@@ -81,6 +81,8 @@ class ImageClassifier(LightningModule):
         self.confusion: dict[str, Tensor] = {}
         """Confusion matrix (10, 10) of each split ("train", "val", "test") that was evaluated last."""
         self.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)  # makes the summary count FLOPs
+        self.trained_steps = 0
+        """Optimizer steps behind the weights that were loaded."""
         self._epoch_outputs: list[tuple[Tensor, Tensor]] = []
 
     def _check_arguments(self) -> None:
@@ -129,7 +131,8 @@ class ImageClassifier(LightningModule):
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         # Metrics wait for the end of the epoch: some of them would make a GPU wait at every step.
         self._epoch_outputs.append((logits.detach(), batch.labels))
-        self.log("train/step_loss", loss)
+        self.log("step/loss", loss)
+        self.log("step/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -180,6 +183,10 @@ class ImageClassifier(LightningModule):
         # The values are those of all processes already; sync_dist averages equal numbers and silences the advice.
         self.log_dict({f"{split}/{k}": v for k, v in scalars.items()}, on_step=False, on_epoch=True, sync_dist=True)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes how long the weights were trained."""
+        self.trained_steps = checkpoint["global_step"]
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over weights and biases, and its schedule by the step.
 
@@ -187,6 +194,7 @@ class ImageClassifier(LightningModule):
             ValueError: when the schedule falls and the length of the training is not known.
         """
         optimizer = self.optimizer(decay_groups(self))
+        self.trainer.fit_loop.setup_data()  # Lightning counts the batches of an epoch only where epochs are limited
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total) and self.schedule != "constant":
             raise ValueError(
@@ -201,4 +209,4 @@ class ImageClassifier(LightningModule):
             return lr_factor(step, total_steps, warmup, self.schedule, self.final_lr_ratio)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -53,8 +53,7 @@ class MLP(Network):
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) to the last hidden layer (B, widths[-1])."""
-        # reshape: channels_last images have no (B, 3072) view in channel order
-        return self.hidden(images.reshape(len(images), -1))
+        return self.hidden(images.flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""

@@ -1,0 +1,57 @@
+"""Every test starts alike: in a folder of its own, seeded, on one thread, and away from the user's surroundings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from lightning.pytorch import Trainer
+
+REAL_ROOT = os.environ.get("CIFAR10_ROOT") and Path(os.environ["CIFAR10_ROOT"]).absolute()
+
+# The same examples each time, and no folder of earlier ones; machines that are shared make deadlines lie.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("PL_GLOBAL_SEED", "CIFAR10_ROOT"):
+        # Set first, so that it is taken back also where the test sets a variable that was not there.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def real_root() -> Path:
+    """Where the real CIFAR-10 is; a test that asks for it is marked `real`."""
+    if not REAL_ROOT:
+        pytest.skip("CIFAR10_ROOT is not set")
+    return REAL_ROOT
+
+
+@pytest.fixture
+def make_trainer() -> Callable[..., Trainer]:
+    """A trainer on the CPU that writes and prints nothing, unless asked."""
+
+    def make(**options: Any) -> Trainer:
+        quiet = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
+        return Trainer(**{**quiet, **options})
+
+    return make

@@ -1,0 +1,24 @@
+"""A callback that writes down which samples a process trained on."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class RecordIndices(Callback):
+    """Saves the indices of each epoch and rank into the working directory."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collects the indices of the batch."""
+        self.seen.append(batch.indices)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the epoch."""
+        torch.save(torch.cat(self.seen), f"indices-{trainer.current_epoch}-{trainer.global_rank}.pt")
+        self.seen.clear()

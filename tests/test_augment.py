@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_lightning.data.augment import CUTOUT_FILL, Augmentation, apply_draws, cutout, flip_translate
+from cifar_lightning.models.classifier import CIFAR10_MEAN
+
+
+def random_images(n: int, channels: int = 3, height: int = 32, width: int = 32, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, channels, height, width), dtype=torch.uint8, generator=generator)
+
+
+def moved_pixel_by_pixel(image: np.ndarray, flip: bool, down: int, right: int) -> np.ndarray:
+    """Pads, moves and then mirrors one image (C, H, W)."""
+    _, height, width = image.shape
+    padded = np.pad(image, ((0, 0), (abs(down), abs(down)), (abs(right), abs(right))), mode="reflect")
+    moved, out = np.empty_like(image), np.empty_like(image)
+    for row in range(height):
+        for col in range(width):
+            moved[:, row, col] = padded[:, row - down + abs(down), col - right + abs(right)]
+    for col in range(width):
+        out[:, :, col] = moved[:, :, width - 1 - col if flip else col]
+    return out
+
+
+def cut_pixel_by_pixel(image: np.ndarray, row: int, col: int, side: int) -> np.ndarray:
+    """Paints the square about (row, col) of one image (3, H, W); an even side reaches one pixel further up and left."""
+    out = image.copy()
+    for i in range(row - side // 2, row - side // 2 + side):
+        for j in range(col - side // 2, col - side // 2 + side):
+            if 0 <= i < image.shape[1] and 0 <= j < image.shape[2]:
+                out[:, i, j] = CUTOUT_FILL
+    return out
+
+
+@given(
+    n=st.integers(1, 4),
+    channels=st.integers(1, 4),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    flips=st.booleans(),
+    shifts=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_flip_translate_equals_a_loop_over_pixels(n, channels, height, width, flips, shifts, seed):
+    images = random_images(n, channels, height, width, seed)
+    before = images.clone()
+    rng = np.random.default_rng(seed)
+    flip = rng.random(n) < 0.5
+    shift = np.stack([rng.integers(1 - height, height, n), rng.integers(1 - width, width, n)], 1)
+    out = flip_translate(images, torch.from_numpy(flip) if flips else None, torch.from_numpy(shift) if shifts else None)
+    expected = [
+        moved_pixel_by_pixel(image, bool(f) and flips, *(move if shifts else (0, 0)))
+        for image, f, move in zip(images.numpy(), flip, shift.tolist(), strict=True)
+    ]
+    assert out.dtype == torch.uint8
+    np.testing.assert_array_equal(out.numpy(), np.stack(expected))
+    assert torch.equal(images, before)
+
+
+@given(
+    n=st.integers(1, 4), height=st.integers(1, 9), width=st.integers(1, 9), side=st.integers(0, 9), seed=st.integers(0)
+)
+def test_cutout_equals_a_loop_over_pixels(n, height, width, side, seed):
+    images = random_images(n, 3, height, width, seed % 1000)
+    before = images.clone()
+    rng = np.random.default_rng(seed)
+    centre = np.stack([rng.integers(0, height, n), rng.integers(0, width, n)], 1)
+    out = cutout(images, torch.from_numpy(centre), side)
+    expected = [cut_pixel_by_pixel(image, *at, side) for image, at in zip(images.numpy(), centre.tolist(), strict=True)]
+    np.testing.assert_array_equal(out.numpy(), np.stack(expected))
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(True, 2, 8), Augmentation(False, 31, 0), Augmentation(True, 0, 32)]
+)
+def test_draws_of_an_epoch_on_whole_images_equal_the_loops(augmentation):
+    images = random_images(24)
+    before = images.clone()
+    draws = augmentation.draw(len(images), torch.Generator().manual_seed(1))
+    out = apply_draws(images, draws)
+    for i, image in enumerate(images.numpy()):
+        down, right = draws.shift[i].tolist() if draws.shift is not None else (0, 0)
+        expected = moved_pixel_by_pixel(image, draws.flip is not None and bool(draws.flip[i]), down, right)
+        if draws.hole is not None:
+            expected = cut_pixel_by_pixel(expected, *draws.hole[i].tolist(), augmentation.cutout_px)
+        np.testing.assert_array_equal(out[i].numpy(), expected)
+    assert torch.equal(images, before)
+
+
+def test_each_image_has_its_own_draws():
+    images = random_images(1).expand(64, -1, -1, -1)
+    for augmentation, least in (
+        (Augmentation(flip=True), 2),
+        (Augmentation(translate_px=4), 40),
+        (Augmentation(cutout_px=8), 55),
+    ):
+        out = apply_draws(images, augmentation.draw(64, torch.Generator().manual_seed(0)))
+        assert len(out.flatten(1).unique(dim=0)) >= least
+
+
+def test_everything_off_is_the_identity():
+    images = random_images(8)
+    draws = Augmentation().draw(8, torch.Generator())
+    assert (draws.flip, draws.shift, draws.hole) == (None, None, None)
+    assert torch.equal(apply_draws(images, draws), images)
+    assert torch.equal(flip_translate(images, None, None), images)
+    assert torch.equal(cutout(images, torch.full((8, 2), 16), 0), images)
+    assert torch.equal(
+        flip_translate(images, torch.zeros(8, dtype=torch.bool), torch.zeros(8, 2, dtype=torch.long)), images
+    )
+
+
+def test_half_of_the_images_are_mirrored():
+    draws = Augmentation(flip=True).draw(20_000, torch.Generator().manual_seed(0))
+    assert abs(draws.flip.double().mean() - 0.5) < 0.015  # four standard deviations
+
+
+def test_shifts_cover_their_range_evenly_in_both_directions():
+    shift = Augmentation(translate_px=3).draw(20_000, torch.Generator().manual_seed(0)).shift
+    for axis in (0, 1):
+        values, counts = shift[:, axis].unique(return_counts=True)
+        assert values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
+        assert (counts / 20_000 - 1 / 7).abs().max() < 0.01
+    assert abs(torch.corrcoef(shift.T.double())[0, 1]) < 0.03
+
+
+def test_holes_are_centred_anywhere():
+    hole = Augmentation(cutout_px=8).draw(20_000, torch.Generator().manual_seed(0)).hole
+    for axis in (0, 1):
+        values, counts = hole[:, axis].unique(return_counts=True)
+        assert values.tolist() == list(range(32))
+        assert (counts / 20_000 - 1 / 32).abs().max() < 0.006
+
+
+@pytest.mark.parametrize(
+    ("row", "col", "rows", "cols"), [(0, 0, (0, 4), (0, 4)), (31, 31, (27, 32), (27, 32)), (10, 31, (6, 14), (27, 32))]
+)
+def test_a_hole_is_clipped_at_the_border(row, col, rows, cols):
+    out = cutout(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8), torch.tensor([[row, col]]), 8)
+    painted = (out[0] != 255).all(0)
+    expected = torch.zeros(32, 32, dtype=torch.bool)
+    expected[slice(*rows), slice(*cols)] = True
+    assert torch.equal(painted, expected)
+    assert out[0, :, row, col].tolist() == list(CUTOUT_FILL)
+
+
+def test_the_fill_is_zero_after_normalisation():
+    assert tuple(round(255 * mean) for mean in CIFAR10_MEAN) == CUTOUT_FILL
+
+
+def test_rows_of_draws_belong_to_their_images():
+    images, augmentation = random_images(10), Augmentation(True, 3, 5)
+    draws = augmentation.draw(10, torch.Generator().manual_seed(2))
+    whole = apply_draws(images, draws)
+    assert torch.equal(apply_draws(images[3:7], draws[3:7]), whole[3:7])
+    some = torch.tensor([9, 0, 4])
+    assert torch.equal(apply_draws(images[some], draws[some]), whole[some])
+    assert torch.equal(apply_draws(images, draws.to(torch.device("cpu"))), whole)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "messages"),
+    [
+        (Augmentation(True, 31, 32), []),
+        (Augmentation(True, 0, 0), []),
+        (Augmentation(translate_px=-1), ["Expected `data.translate_px` in [0, 31] pixels, got -1."]),
+        (Augmentation(translate_px=32), ["Expected `data.translate_px` in [0, 31] pixels, got 32."]),
+        (Augmentation(cutout_px=-1), ["Expected `data.cutout_px` in [0, 32] pixels, got -1."]),
+        (
+            Augmentation(translate_px=40, cutout_px=33),
+            [
+                "Expected `data.translate_px` in [0, 31] pixels, got 40.",
+                "Expected `data.cutout_px` in [0, 32] pixels, got 33.",
+            ],
+        ),
+    ],
+)
+def test_problems(augmentation, messages):
+    assert augmentation.problems() == messages

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as transforms
+from lightning.pytorch import Callback
+from torch import nn
+
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.loader import Batch
+from cifar_lightning.models import CNNClassifier, ImageClassifier, MLPClassifier, ResNetClassifier
+from cifar_lightning.models.classifier import CIFAR10_MEAN, CIFAR10_STD
+from cifar_lightning.models.tta import tta_logits
+from cifar_lightning.runs import check_checkpoint
+
+SMALL = {
+    MLPClassifier: {"widths": [8], "activation": "tanh", "norm": "layer", "dropout": 0.25},
+    CNNClassifier: {"widths": [8, 4], "depths": [1, 2], "kernel_size": 5, "pooling": "average", "logit_scale": 0.5},
+    ResNetClassifier: {"depth": 20},
+}
+
+
+def images_and_labels(n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8), torch.arange(n) % 10
+
+
+@pytest.fixture
+def data():
+    """60 images to train on in 4 steps of 15, 20 to validate, 20 to test."""
+    sizes = {"synthetic_train": 80, "synthetic_test": 20, "val_size": 20, "batch_size": 16, "eval_batch_size": 16}
+    return CIFAR10DataModule(source="synthetic", **sizes)
+
+
+class LearningRates(Callback):
+    """Notes the rate of each update."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert len(rates) == 1
+        self.rates.extend(rates)
+
+
+# Normalisation.
+
+
+@pytest.mark.real
+def test_the_constants_are_those_of_the_training_images(real_root):
+    data = CIFAR10DataModule(str(real_root), val_size=0)
+    data.setup("fit")
+    pixels = data.train.images.transpose(0, 1).flatten(1)
+    counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()
+    values = torch.arange(256).double() / 255
+    mean = counts @ values / counts.sum(1)
+    std = (counts @ values**2 / counts.sum(1) - mean**2).sqrt()
+    assert mean.tolist() == pytest.approx(CIFAR10_MEAN, abs=5e-5)
+    assert std.tolist() == pytest.approx(CIFAR10_STD, abs=5e-5)
+
+
+def test_normalize_is_that_of_torchvision():
+    images, _ = images_and_labels()
+    expected = transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), CIFAR10_MEAN, CIFAR10_STD)
+    torch.testing.assert_close(MLPClassifier([4]).normalize(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.float16])
+def test_images_that_are_not_uint8(dtype):
+    images, _ = images_and_labels()
+    model = MLPClassifier([4])
+    for call in (model.normalize, model, model.predict_logits):
+        with pytest.raises(ValueError, match=rf"Expected `images` as uint8 pixels in \[0, 255\], got {dtype}"):
+            call(images.to(dtype))
+
+
+# Arguments.
+
+
+def bad_sgd(**options):
+    return lambda params: torch.optim.SGD(params, **{"lr": 0.1, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": -0.1}, "Expected `model.label_smoothing` in [0, 1), got -0.1."),
+        ({"label_smoothing": 1.0}, "Expected `model.label_smoothing` in [0, 1), got 1.0."),
+        ({"label_smoothing": math.nan}, "Expected `model.label_smoothing` in [0, 1), got nan."),
+        ({"warmup_epochs": -1.0}, "Expected `model.warmup_epochs` to be at least 0 epochs, got -1.0."),
+        ({"warmup_epochs": math.inf}, "Expected `model.warmup_epochs` to be at least 0 epochs, got inf."),
+        ({"warmup_epochs": math.nan}, "Expected `model.warmup_epochs` to be at least 0 epochs, got nan."),
+        ({"final_lr_ratio": -0.1}, "Expected `model.final_lr_ratio` in [0, 1], got -0.1."),
+        ({"final_lr_ratio": 1.1}, "Expected `model.final_lr_ratio` in [0, 1], got 1.1."),
+        (
+            {"optimizer": bad_sgd(lr=-1.0)},
+            "Expected valid arguments in `model.optimizer`, got: Invalid learning rate: -1.0.",
+        ),
+        (
+            {"optimizer": bad_sgd(weight_decay=-0.5)},
+            "Expected valid arguments in `model.optimizer`, got: Invalid weight_decay value: -0.5.",
+        ),
+        ({"optimizer": bad_sgd(momentun=0.9)}, "unexpected keyword argument 'momentun'"),
+    ],
+)
+def test_messages(options, message):
+    with pytest.raises(ValueError, match="Expected") as caught:
+        MLPClassifier([4], **options)
+    assert message in str(caught.value)
+
+
+def test_all_problems_come_in_one_message():
+    with pytest.raises(ValueError, match="Expected") as caught:
+        MLPClassifier(
+            [4], label_smoothing=2.0, warmup_epochs=-1.0, final_lr_ratio=3.0, optimizer=bad_sgd(weight_decay=-1.0)
+        )
+    for name in ("label_smoothing", "warmup_epochs", "final_lr_ratio", "optimizer"):
+        assert str(caught.value).count(f"`model.{name}`") == 1
+
+
+def test_the_edges_are_allowed():
+    MLPClassifier([4], label_smoothing=0.0, warmup_epochs=0.0, final_lr_ratio=0.0)
+    MLPClassifier([4], label_smoothing=0.99, warmup_epochs=0.5, final_lr_ratio=1.0)
+
+
+# Optimizer and schedule.
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup_epochs"), [("linear", 0), ("linear", 0.5), ("cosine", 1), ("constant", 2)]
+)
+def test_the_learning_rate_of_every_step(make_trainer, data, schedule, warmup_epochs):
+    rates = LearningRates()
+    model = MLPClassifier(
+        [4],
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.2),
+        schedule=schedule,
+        warmup_epochs=warmup_epochs,
+        final_lr_ratio=0.1,
+    )
+    trainer = make_trainer(max_epochs=3, callbacks=[rates])
+    trainer.fit(model, data)
+    warmup = int(4 * warmup_epochs)
+    expected = [0.2 * (step + 1) / warmup for step in range(warmup)]
+    for step in range(12 - warmup):
+        way = step / (12 - warmup)
+        fall = {"linear": way, "cosine": (1 - math.cos(math.pi * way)) / 2, "constant": 0}[schedule]
+        expected.append(0.2 - 0.18 * fall)
+    assert rates.rates == pytest.approx(expected)
+    # After the last update the schedule has arrived.
+    (end,) = {group["lr"] for group in trainer.optimizers[0].param_groups}
+    assert end == pytest.approx(0.2 if schedule == "constant" else 0.02)
+
+
+def test_accumulated_batches_make_one_step(make_trainer, data):
+    rates = LearningRates()
+    model = MLPClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=1)
+    trainer = make_trainer(max_epochs=2, callbacks=[rates], accumulate_grad_batches=3)
+    trainer.fit(model, data)  # 4 batches an epoch: a step of three, and one of what is left
+    assert rates.rates == pytest.approx([0.5, 1.0, 1.0, 0.5])
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_that_falls_needs_an_end(make_trainer, data, schedule):
+    message = rf"`trainer\.max_epochs` or `trainer\.max_steps` for `model\.schedule: {schedule}`.*got neither"
+    with pytest.raises(ValueError, match=message):
+        make_trainer(max_epochs=-1).fit(MLPClassifier([4], schedule=schedule), data)
+
+
+def test_constant_goes_on_without_an_end(make_trainer, data):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step >= 6
+
+    rates = LearningRates()
+    model = MLPClassifier([4], schedule="constant", warmup_epochs=0.5)
+    make_trainer(max_epochs=-1, callbacks=[rates, Stop()]).fit(model, data)
+    assert rates.rates == pytest.approx([0.05] + [0.1] * (len(rates.rates) - 1))
+    assert len(rates.rates) >= 6
+
+
+def test_a_training_may_end_after_steps(make_trainer, data):
+    rates = LearningRates()
+    model = MLPClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=0.5)
+    make_trainer(max_steps=6, callbacks=[rates]).fit(model, data)  # which sets no limit to the epochs
+    assert rates.rates == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
+
+
+def test_weights_alone_decay(make_trainer, data):
+    model = CNNClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=0.1, weight_decay=0.01))
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(model, data)
+    decays = {p: group["weight_decay"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert decays.keys() == set(model.parameters())
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            is_weight = isinstance(module, nn.Linear | nn.Conv2d) and parameter is module.weight
+            assert decays[parameter] == (0.01 if is_weight else 0)
+
+
+# Training and evaluation.
+
+
+def test_the_loss_is_smoothed_cross_entropy():
+    images, labels = images_and_labels()
+    model = MLPClassifier([4], dropout=0.0, label_smoothing=0.2).train()
+    model.log = lambda *_, **__: None
+    loss = model.training_step(Batch(images, labels, labels), 0)
+    log_probabilities = model(images).log_softmax(1)
+    total = 0.0
+    for row, label in zip(log_probabilities, labels, strict=True):
+        for index in range(10):
+            total -= (0.2 / 10 + 0.8 * (index == label)) * row[index]
+    torch.testing.assert_close(loss, total / len(labels))
+
+
+def test_a_small_network_learns_a_few_images_by_heart(make_trainer, data):
+    data = CIFAR10DataModule(
+        source="synthetic", synthetic_train=40, val_size=20, batch_size=20, flip=False, translate_px=0
+    )
+    model = MLPClassifier([64], dropout=0.0)
+    trainer = make_trainer(max_epochs=60)
+    trainer.fit(model, data)
+    assert trainer.callback_metrics["train/acc"] == 1
+    assert trainer.callback_metrics["train/loss"] < 0.1
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_training_metrics_are_of_all_images_as_they_were_seen(make_trainer, data, accumulate):
+    class Record(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.logits, self.labels = [], []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            with torch.no_grad():  # dropout is off and nothing normalises by batch: the same again
+                self.logits.append(pl_module(batch.images))
+            self.labels.append(batch.labels)
+
+    record = Record()
+    model = MLPClassifier([16], norm="layer", dropout=0.0, label_smoothing=0.1)
+    trainer = make_trainer(max_epochs=2, callbacks=[record], accumulate_grad_batches=accumulate)
+    trainer.fit(model, data)
+    logits, labels = torch.cat(record.logits), torch.cat(record.labels)
+    metrics = trainer.callback_metrics
+    assert len(labels) == model.confusion["train"].sum() == 60
+    torch.testing.assert_close(metrics["train/acc"], (logits.argmax(1) == labels).float().mean())
+    torch.testing.assert_close(metrics["train/loss"], F.cross_entropy(logits, labels))  # without the smoothing
+    assert model.confusion["train"].sum(1).tolist() == torch.bincount(labels, minlength=10).tolist()
+
+
+@pytest.mark.parametrize("tta", ["none", "flip", "flip_translate"])
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_every_image_is_evaluated_once_with_the_views_asked_for(make_trainer, data, stage, tta):
+    model = MLPClassifier([16], tta=tta)
+    trainer = make_trainer()
+    getattr(trainer, stage)(model, data, verbose=False)
+    split = "val" if stage == "validate" else "test"
+    images, labels = getattr(data, split).images, getattr(data, split).labels
+    logits = tta_logits(model.eval().net, model.normalize(images), tta)
+    assert torch.equal(model.predict_logits(images), logits)
+    assert model.confusion[split].sum() == 20
+    torch.testing.assert_close(trainer.callback_metrics[f"{split}/loss"], F.cross_entropy(logits, labels))
+    assert {name.split("/")[0] for name in trainer.callback_metrics} == {split}
+    assert torch.equal(model(images), model.net(model.normalize(images)))
+
+
+def test_predict_gives_probabilities_of_the_test_images(make_trainer, data):
+    model = MLPClassifier([16], tta="flip")
+    parts = zip(*make_trainer().predict(model, data), strict=True)
+    indices, labels, probabilities = (torch.cat(part) for part in parts)
+    model.eval()  # as it was while it predicted
+    assert indices.tolist() == list(range(20))
+    assert torch.equal(labels, data.test.labels)
+    torch.testing.assert_close(probabilities, model.predict_logits(data.test.images).softmax(1))
+
+
+def test_evaluation_does_not_touch_the_network(make_trainer, data):
+    model = CNNClassifier([8])
+    before = copy.deepcopy(model.state_dict())
+    make_trainer().validate(model, data, verbose=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# Compilation and checkpoints.
+
+
+@pytest.mark.parametrize("classifier", SMALL)
+def test_compiling_leaves_the_names_alone(classifier):
+    plain, compiled = (classifier(**SMALL[classifier], compile=choice) for choice in (False, True))
+    for model in (plain, compiled):
+        model.setup("validate")
+        assert model.net._compiled_call_impl is None
+        model.setup("fit")
+    assert plain.net._compiled_call_impl is None
+    assert compiled.net._compiled_call_impl is not None
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    plain.load_state_dict(compiled.state_dict())
+
+
+def test_evaluation_goes_past_the_compiled_call():
+    model = MLPClassifier([4], compile=True)
+
+    def fail(*_):
+        raise AssertionError("called the compiled network")
+
+    model.net._compiled_call_impl = fail
+    images, _ = images_and_labels()
+    model.predict_logits(images)
+    with pytest.raises(AssertionError, match="compiled"):
+        model(images)
+
+
+def is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+@pytest.mark.parametrize("classifier", SMALL)
+def test_a_checkpoint_is_plain_and_rebuilds_the_model(make_trainer, data, tmp_path, classifier):
+    options = {
+        **SMALL[classifier],
+        "optimizer": lambda params: torch.optim.AdamW(params, lr=0.01),
+        "label_smoothing": 0.1,
+        "tta": "flip",
+        "channels_last": True,
+    }
+    model = classifier(**options)
+    trainer = make_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(model, data)
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+    check_checkpoint(path, model)
+
+    checkpoint = torch.load(path, weights_only=True)
+    saved = checkpoint["hyper_parameters"]
+    assert is_plain(dict(saved))
+    assert {key: saved[key] for key in options if key != "optimizer"} == {
+        key: value for key, value in options.items() if key != "optimizer"
+    }
+    assert "optimizer" not in saved
+    assert "net" not in saved
+    # Nothing of the metrics, and nothing else that could change between versions.
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"net", "mean", "std"}
+
+    rebuilt = classifier.load_from_checkpoint(path, weights_only=True).eval()
+    assert rebuilt.tta == "flip"
+    assert rebuilt.label_smoothing == 0.1
+    images, _ = images_and_labels()
+    torch.testing.assert_close(rebuilt.predict_logits(images), model.eval().predict_logits(images))
+
+
+def test_a_net_of_ones_own(make_trainer, data):
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3072, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(images.flatten(1))
+
+    model = ImageClassifier(Flat())
+    before = model.net.head.weight.detach().clone()
+    make_trainer(max_epochs=1).fit(model, data)
+    assert not torch.equal(model.net.head.weight, before)
+    assert not model.hparams.get("net")

@@ -1,0 +1,223 @@
+"""The command line, driven in this process as a person would drive it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import CNN, DATA, MLP, fit, state_sha256
+from torch import Tensor
+
+from cifar_lightning.__main__ import main
+
+
+def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
+    run = fit(*CNN)
+    assert main(["test", "--run", str(run)]) == 0
+    assert main(["predict", "--run", str(run)]) == 0
+    assert main(["validate", "--run", str(run)]) == 0
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files >= {
+        "config.yaml",
+        "metrics.csv",
+        "result.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "figures/test_confusion.png",
+        "figures/test_predictions.png",
+        "figures/filters_first_layer.png",
+        "predictions/test.csv",
+    }
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["seed"] == 0
+    assert result["name"] == "cnn"
+    assert result["data"]["source"] == "synthetic"
+    assert (result["data"]["train"], result["data"]["val"], result["data"]["test"]) == (500, 100, 200)
+    for stage, split in (("fit", "val"), ("validate", "val"), ("test", "test")):
+        entry = result[stage]
+        assert set(entry) >= {"metrics", "seconds", "images_per_second", "peak_rss_bytes"}
+        assert {f"{split}/{name}" for name in ("acc", "loss", "f1", "ece")} <= set(entry["metrics"])
+    assert result["fit"]["epochs"] == 2
+    confusion = torch.tensor(result["test"]["confusion"])
+    assert confusion.sum() == 200
+    assert confusion.diagonal().sum() / 200 == pytest.approx(result["test"]["metrics"]["test/acc"])
+    assert "SYNTHETIC" in capsys.readouterr().err
+
+    rows = (run / "predictions/test.csv").read_text().splitlines()
+    assert len(rows) == 201
+    hits = sum(row.split(",")[1] == row.split(",")[2] for row in rows[1:])
+    assert hits == confusion.diagonal().sum()
+
+
+def test_parameters_and_flops_agree_with_a_count_by_hand():
+    run = fit("--model", "MLPClassifier", "--model.widths", "[32]", "--model.norm", "none")
+    result = json.loads((run / "result.json").read_text())
+    assert result["params"] == 3072 * 32 + 32 + 32 * 10 + 10
+    assert result["flops_per_image"] == 2 * (3072 * 32 + 32 * 10)
+
+
+def test_one_line_an_epoch_where_nobody_watches(capsys):
+    fit(*MLP)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "val loss" in lines[0]
+    assert "\r" not in "".join(lines)
+
+
+def test_metrics_csv_has_a_row_an_epoch():
+    run = fit(*MLP)
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2
+    names = header.split(",")
+    last = dict(zip(names, rows[-1].split(","), strict=True))
+    assert last["epoch"] == "1"
+    assert last["step"] == "10"
+    assert float(last["lr"]) == 0.0  # the schedule ends with the training
+    result = json.loads((run / "result.json").read_text())
+    assert float(last["val/acc"]) == result["fit"]["metrics"]["val/acc"]
+
+
+def test_early_stopping_stops_and_says_so():
+    run = fit(*MLP, "--trainer.max_epochs=6", "--early_stopping.patience=1", "--early_stopping.min_delta=1.0")
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "early_stopped"
+    assert result["fit"]["epochs"] == 2
+
+
+def test_without_validation_the_last_epoch_is_the_result():
+    run = fit(*MLP, "--data.val_size=0")
+    result = json.loads((run / "result.json").read_text())
+    assert result["data"]["train"] == 600
+    assert result["fit"]["epochs"] == 2
+    assert not any(name.startswith("val/") for name in result["fit"]["metrics"])
+    assert main(["test", "--run", str(run)]) == 0
+    best, last = (torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert all(torch.equal(a, b) for a, b in zip(best["state_dict"].values(), last["state_dict"].values(), strict=True))
+
+
+def test_options_after_run_change_its_configuration():
+    run = fit(*CNN)
+    assert main(["test", "--run", str(run)]) == 0
+    plain = json.loads((run / "result.json").read_text())["test"]
+    assert main(["test", "--run", str(run), "--model.tta", "flip"]) == 0
+    flipped = json.loads((run / "result.json").read_text())["test"]
+    assert (plain["tta"], flipped["tta"]) == ("none", "flip")
+    assert plain["metrics"]["test/loss"] != flipped["metrics"]["test/loss"]
+
+
+def test_an_option_beats_the_hyperparameters_in_a_checkpoint():
+    run = fit(*MLP)
+    more = fit(
+        *MLP, "--model.label_smoothing=0.3", "--trainer.max_epochs=3", "--ckpt_path", run / "checkpoints/last.ckpt"
+    )
+    config = yaml.safe_load((more / "config.yaml").read_text())
+    assert config["model"]["init_args"]["label_smoothing"] == 0.3
+    assert more != run
+
+
+def test_the_saved_configuration_repeats_the_run():
+    run = fit(*MLP)
+    again = Path("again")
+    assert main(["fit", "--config", str(run / "config.yaml"), "--save_dir", str(again)]) == 0
+    assert state_sha256(again / "mlp/version_0") == state_sha256(run)
+
+
+def test_print_config_round_trips(capsys):
+    def printed(*args: str) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            main(["fit", *args, "--print_config"])
+        assert exit_.value.code == 0
+        return capsys.readouterr().out
+
+    first = printed("--model", "MLPClassifier", "--model.widths", "[32]", *DATA)
+    Path("printed.yaml").write_text(first)
+    assert printed("--config", "printed.yaml") == first
+
+
+def test_ckpt_path_last_and_best_mean_the_newest_run():
+    fit(*MLP)
+    newest = fit(*MLP, "--seed_everything=1")
+    assert main(["test", *MLP, *DATA, "--ckpt_path", "best"]) == 0
+    assert "test" in json.loads((newest / "result.json").read_text())
+
+
+def test_fast_dev_run_writes_nothing():
+    assert main(["fit", *MLP, *DATA, "--trainer.fast_dev_run=true"]) == 0
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_has_a_sentence_for_every_option_of_the_project(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    options = [line.strip() for line in text[text.index("options:") :].splitlines()]
+    starts = [i for i, line in enumerate(options) if line.startswith("--") and "CONFIG" not in line]
+    ours = ("--data.", "--figures.", "--seed", "--name", "--version", "--save_dir", "--run", "--ckpt_path")
+    checked = 0
+    for i in starts:
+        if options[i].startswith(ours):
+            words = options[i].split()[2:] + options[i + 1].split()
+            assert len([word for word in words if word.isalpha()]) >= 2, options[i]
+            checked += 1
+    assert checked > 20
+
+
+def test_help_of_a_model_shows_its_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "CNNClassifier"])
+    text = capsys.readouterr().out
+    assert "--model.init_args.widths" in text
+    assert "--model.init_args.label_smoothing" in text
+    assert "net" not in text.replace("network", "").split()
+
+
+def test_averaged_weights_are_what_is_evaluated_and_saved():
+    ema = json.dumps([{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}])
+    run = fit(*CNN, "--trainer.callbacks", ema)
+    assert main(["validate", "--run", str(run), "--ckpt_path", "last"]) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["validate"]["metrics"]["val/acc"] == result["fit"]["metrics"]["val/acc"]
+    assert result["validate"]["metrics"]["val/loss"] == pytest.approx(result["fit"]["metrics"]["val/loss"], rel=1e-5)
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    averaged, raw = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert any(not torch.equal(averaged[name], raw[name]) for name in averaged)
+
+
+def test_compiled_training_gives_a_portable_checkpoint():
+    run = fit(*MLP, "--model.compile=true", "--trainer.max_epochs=1")
+    weights = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not any("_orig_mod" in name for name in weights)
+    assert main(["test", "--run", str(run), "--model.compile=false"]) == 0
+
+
+def test_bf16_mixed_trains_on_the_cpu():
+    run = fit(*CNN, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1")
+    assert json.loads((run / "result.json").read_text())["fit"]["precision"] == "bf16-mixed"
+
+
+def test_gradient_clipping_bounds_the_update():
+    lr = 0.1
+    args = ("--model.optimizer", "torch.optim.SGD", f"--model.optimizer.lr={lr}", "--model.schedule=constant")
+    before = fit(*MLP[:4], *args, "--trainer.max_steps=1", "--trainer.gradient_clip_val=0.001", "--version=a")
+    after = fit(*MLP[:4], *args, "--trainer.max_steps=2", "--trainer.gradient_clip_val=0.001", "--version=b")
+
+    def weights(run: Path) -> dict[str, Tensor]:
+        checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+        return {k: v for k, v in checkpoint["state_dict"].items() if k.endswith(("weight", "bias"))}
+
+    a, b = weights(before), weights(after)
+    distance = torch.cat([(a[name] - b[name]).flatten() for name in a]).norm()
+    assert 0 < distance <= lr * 0.001 * 1.01
+
+
+def test_console_script_and_module_are_the_same_program():
+    module = subprocess.run([sys.executable, "-m", "cifar_lightning", "--help"], capture_output=True, text=True)
+    script = subprocess.run([Path(sys.executable).parent / "cifar-lightning", "--help"], capture_output=True, text=True)
+    assert module.returncode == script.returncode == 0
+    assert module.stdout == script.stdout

@@ -1,0 +1,121 @@
+"""Every YAML under configs/ is a recipe that can be started."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.cli import CifarCLI
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted((CONFIGS / "overlays").glob("*.yaml"))
+
+
+class Instantiate(CifarCLI):
+    """Makes model, data and trainer, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def ids(path: Path) -> str:
+    return path.stem
+
+
+def test_all_are_here():
+    assert {path.stem for path in RECIPES} == {"mlp", "cnn", "resnet"}
+    assert {path.stem for path in OVERLAYS} == {"synthetic", "debug", "overfit", "cpu", "gpu", "ddp", "profile"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=ids)
+def test_recipes_instantiate_with_what_they_say(recipe):
+    cli = Instantiate(["fit", "--config", str(recipe)])
+    said = yaml.safe_load(recipe.read_text())
+    assert type(cli.model).__name__ == said["model"]["class_path"]
+    assert cli.trainer.max_epochs == said["trainer"]["max_epochs"]
+    assert cli.trainer.early_stopping_callback.patience == said["early_stopping"]["patience"]
+    assert cli.datamodule.batch_size == said["data"]["batch_size"]
+    assert 45_000 % said["data"]["batch_size"] == 50_000 % said["data"]["batch_size"] == 0
+
+
+@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.stem not in ("gpu", "ddp")], ids=ids)
+@pytest.mark.parametrize("recipe", RECIPES, ids=ids)
+def test_overlays_change_what_they_say_and_nothing_else(recipe, overlay):
+    plain = Instantiate(["fit", "--config", str(recipe)]).config.fit.as_dict()
+    changed = Instantiate(["fit", "--config", str(recipe), "--config", str(overlay)]).config.fit.as_dict()
+
+    def flat(tree: dict, prefix: str = "") -> dict:
+        items = {}
+        for key, value in tree.items():
+            items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return items
+
+    before, after, said = flat(plain), flat(changed), flat(yaml.safe_load(overlay.read_text()))
+    assert {key: after[key] for key in said} == said
+    different = {key for key in before if before[key] != after.get(key) and not key.startswith("config")}
+    assert different <= set(said)
+
+
+def test_gpu_overlay_asks_for_a_gpu():
+    overlay = yaml.safe_load((CONFIGS / "overlays/gpu.yaml").read_text())
+    assert overlay["trainer"]["accelerator"] == "gpu"
+    cli = Instantiate(
+        [
+            "fit",
+            *(f"--config={CONFIGS / name}" for name in ("cnn.yaml", "overlays/gpu.yaml")),
+            "--trainer.accelerator=cpu",
+        ]
+    )
+    assert cli.model.compile_net
+    assert cli.trainer.precision == "bf16-mixed"
+
+
+def test_ddp_overlay_asks_for_ddp():
+    overlay = CONFIGS / "overlays/ddp.yaml"
+    args = ["--config", str(CONFIGS / "cnn.yaml"), "--config", str(overlay)]
+    cli = Instantiate(["fit", *args, "--trainer.accelerator=cpu", "--trainer.devices=2"])
+    assert type(cli.trainer.strategy).__name__ == "DDPStrategy"
+    assert cli.trainer.num_devices == 2
+
+
+@pytest.mark.parametrize("path", RECIPES + OVERLAYS, ids=ids)
+def test_every_key_is_explained(path):
+    """A comment stands on the line of every value, but where a block's name says it all."""
+    bare = []
+    for line in path.read_text().splitlines():
+        key = re.match(r"\s*(\w+): *(\S.*)$", line)
+        if key and "#" not in line and key[1] not in SELF_EXPLANATORY:
+            bare.append(line.strip())
+    assert not bare
+
+
+SELF_EXPLANATORY = {
+    "class_path", "momentum", "nesterov", "monitor", "mode", "max_epochs", "accelerator", "strategy",
+    "confusion_every_n_epochs", "filters_every_n_epochs", "predictions_every_n_epochs",
+    "synthetic_test", "label_smoothing", "warmup_epochs", "translate_px", "cutout_px", "batch_size", "devices",
+    "compile", "detect_anomaly",
+}  # fmt: skip
+
+
+def test_overfit_learns_its_images_by_heart():
+    args = ["--config", str(CONFIGS / "cnn.yaml"), "--config", str(CONFIGS / "overlays/overfit.yaml")]
+    small = [
+        "--model.widths=[16, 32]",
+        "--model.depths=[1, 1]",
+        "--data.source=synthetic",
+        "--data.synthetic_train=500",
+    ]
+    sizes = [
+        "--data.val_size=100",
+        "--data.train_size=100",
+        "--data.batch_size=20",
+        "--figures.confusion_every_n_epochs=0",
+    ]
+    more = ["--figures.filters_every_n_epochs=0", "--figures.predictions_every_n_epochs=0", "--version=v"]
+    assert main(["fit", *args, *small, *sizes, *more]) == 0
+    lines = Path("lightning_logs/cnn/v/metrics.csv").read_text().splitlines()
+    last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+    assert float(last["train/acc"]) > 0.95

@@ -1,0 +1,87 @@
+"""Two processes on the CPU: each sample once, and the metrics of one process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CNN, DATA, fit
+
+TWO = ("--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.accelerator=cpu")
+
+
+def command(*args: object) -> str:
+    """Runs the program in processes of its own, as two of them start each other, and returns what it printed."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_lightning", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_training_of_two_processes_sees_every_sample_once_an_epoch():
+    # 599 images leave batches and shares uneven.
+    out = command(
+        *("fit", *DATA, *CNN, *TWO, "--data.synthetic_train=699", "--trainer.callbacks=recording.RecordIndices")
+    )
+    (run,) = Path("lightning_logs").glob("*/*")
+    assert len(list(Path("lightning_logs/cnn").iterdir())) == 1
+    for epoch in range(2):
+        ranks = [torch.load(f"indices-{epoch}-{rank}.pt", weights_only=True) for rank in range(2)]
+        assert sorted(torch.cat(ranks).tolist()) == list(range(599))
+        assert abs(len(ranks[0]) - len(ranks[1])) <= 6  # at most one a step
+    orders = [torch.load(f"indices-{epoch}-0.pt", weights_only=True) for epoch in range(2)]
+    assert orders[0].tolist() != orders[1].tolist()
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["fit"]["devices"] == 2
+    assert len(re.findall("epoch 1/2", out)) == 1  # one process speaks
+
+
+def test_two_processes_evaluate_as_one_does_with_any_batch_size():
+    run = fit(*CNN)
+    seen = []
+    for devices in ((), TWO):
+        for batch_size in (1, 7, 500, 4096) if not devices else (7, 4096):
+            size = f"--data.eval_batch_size={batch_size}"
+            command("test", "--run", run, size, *devices)
+            seen.append(json.loads((run / "result.json").read_text())["test"])
+    for entry in seen[1:]:
+        assert entry["confusion"] == seen[0]["confusion"]
+        assert entry["metrics"] == pytest.approx(seen[0]["metrics"], rel=1e-5)
+
+
+def test_two_processes_predict_every_image_once():
+    run = fit(*CNN)
+    command("predict", "--run", run)
+    alone = (run / "predictions/test.csv").read_text()
+    command("predict", "--run", run, *TWO, "--data.eval_batch_size=33")
+    together = (run / "predictions/test.csv").read_text()
+
+    def columns(text: str) -> list[list[str]]:
+        return [line.split(",")[:3] for line in text.splitlines()]
+
+    assert columns(together) == columns(alone)
+    assert len(columns(alone)) == 201
+
+
+def test_two_processes_train_as_one_does_on_the_same_batches():
+    """Without batch statistics and dropout, the mean of two halves' gradients is the gradient of the whole."""
+    net = ("--model", "MLPClassifier", "--model.widths", "[16]", "--model.norm=none", "--model.dropout=0")
+    command("fit", *DATA, *net, "--version=one", "--data.batch_size=100")
+    command("fit", *DATA, *net, "--version=two", "--data.batch_size=50", *TWO)
+    states = [
+        torch.load(f"lightning_logs/mlp/{version}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for version in ("one", "two")
+    ]
+    for name, weights in states[0].items():
+        torch.testing.assert_close(states[1][name], weights, rtol=1e-4, atol=1e-6)

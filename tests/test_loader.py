@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch import Callback
+
+from cifar_lightning.data.augment import Augmentation
+from cifar_lightning.data.loader import BatchLoader, batch_bounds
+from cifar_lightning.models import MLPClassifier
+
+ALL = Augmentation(flip=True, translate_px=3, cutout_px=6)
+
+
+def random_split(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 10, (n,), generator=generator)
+
+
+def epoch_of(n: int, epoch: int, batch_size: int, world_size: int, seed: int = 0) -> dict[int, torch.Tensor]:
+    """The augmented images of an epoch by their index, from all processes."""
+    images, labels = random_split(n)
+    seen = {}
+    for rank in range(world_size):
+        loader = BatchLoader(
+            images,
+            labels,
+            batch_size,
+            augmentation=ALL,
+            shuffle=True,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        loader.set_epoch(epoch)
+        for batch in loader:
+            assert torch.equal(batch.labels, labels[batch.indices])
+            for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+                assert index not in seen
+                seen[index] = image
+    return seen
+
+
+def same(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[i], b[i]) for i in a)
+
+
+@given(n=st.integers(1, 300), batch_size=st.integers(1, 70), world_size=st.integers(1, 9))
+def test_bounds_cut_the_samples_fairly(n, batch_size, world_size):
+    if n < world_size:
+        with pytest.raises(ValueError, match=f"one image for each of the {world_size} processes, got {n} images"):
+            batch_bounds(n, batch_size, 0, world_size)
+        return
+    ranks = [batch_bounds(n, batch_size, rank, world_size) for rank in range(world_size)]
+    steps = {len(bounds) for bounds in ranks}
+    assert len(steps) == 1
+    assert steps.pop() <= -(-n // (batch_size * world_size))
+    assert sorted(i for bounds in ranks for first, last in bounds for i in range(first, last)) == list(range(n))
+    sizes = [last - first for bounds in ranks for first, last in bounds]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+    # One image a process and step is not to be had when the last step would leave some process without.
+    assert max(sizes) <= (2 if batch_size == 1 and n % world_size else batch_size)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "world_size"),
+    [(1, 1, 1), (10, 3, 1), (10, 100, 1), (23, 4, 3), (5, 1, 2), (64, 8, 8), (9, 5, 9)],
+)
+def test_every_sample_comes_exactly_once_an_epoch(n, batch_size, world_size):
+    assert sorted(epoch_of(n, 0, batch_size, world_size)) == list(range(n))
+
+
+def test_length_is_the_number_of_batches():
+    images, labels = random_split(23)
+    for batch_size in (1, 7, 23, 50):
+        loader = BatchLoader(images, labels, batch_size)
+        assert len(loader) == len(list(loader)) == -(-23 // batch_size)
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (7, 1), (40, 1), (5, 2), (3, 4), (100, 3)])
+def test_an_epoch_depends_neither_on_batch_size_nor_on_processes(batch_size, world_size):
+    assert same(epoch_of(40, 3, batch_size, world_size), epoch_of(40, 3, 16, 1))
+
+
+def test_epochs_differ_and_repeat():
+    images, labels = random_split(30)
+
+    def order(epoch: int, seed: int) -> list[int]:
+        loader = BatchLoader(images, labels, 8, shuffle=True, seed=seed)
+        loader.set_epoch(epoch)
+        return torch.cat([batch.indices for batch in loader]).tolist()
+
+    orders = [order(epoch, seed) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(found) for found in orders}) == 4
+    assert list(range(30)) not in orders
+    assert [order(epoch, seed) for seed in (0, 1) for epoch in (0, 1)] == orders
+    assert same(epoch_of(30, 1, 8, 1), epoch_of(30, 1, 8, 1))
+    assert not same(epoch_of(30, 0, 8, 1), epoch_of(30, 1, 8, 1))
+    assert not same(epoch_of(30, 0, 8, 1, seed=0), epoch_of(30, 0, 8, 1, seed=1))
+
+
+def test_an_iteration_draws_from_no_global_generator():
+    images, labels = random_split(20)
+    before = torch.get_rng_state()
+    list(BatchLoader(images, labels, 8, augmentation=ALL, shuffle=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_evaluation_takes_the_images_as_they_stand():
+    images, labels = random_split(20)
+    loader = BatchLoader(images, labels, 6)
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        assert torch.equal(torch.cat([batch.indices for batch in batches]), torch.arange(20))
+        assert torch.equal(torch.cat([batch.images for batch in batches]), images)
+        assert torch.equal(torch.cat([batch.labels for batch in batches]), labels)
+
+
+def test_augmenting_leaves_the_data_alone():
+    images, labels = random_split(20)
+    before = images.clone()
+    for batch in BatchLoader(images, labels, 6, augmentation=ALL):
+        batch.images.zero_()
+    assert torch.equal(images, before)
+
+
+def test_fewer_images_than_processes():
+    images, labels = random_split(3)
+    with pytest.raises(ValueError, match="at least one image for each of the 4 processes, got 3 images"):
+        BatchLoader(images, labels, 8, world_size=4)
+
+
+def test_lightning_finds_set_epoch():
+    loader = BatchLoader(*random_split(4), 2)
+    _set_sampler_epoch(loader, 5)
+    assert loader.epoch == 5
+
+
+def test_lightning_sets_the_epoch_before_each(make_trainer):
+    images, labels = random_split(20)
+    loader = BatchLoader(images, labels, 6, shuffle=True, seed=3)
+    seen = []
+
+    class Record(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append(batch.indices)
+
+    make_trainer(max_epochs=3, callbacks=[Record()]).fit(MLPClassifier([4]), loader, BatchLoader(images, labels, 20))
+    assert len(seen) == 12
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        expected = [batch.indices for batch in loader]
+        assert all(torch.equal(a, b) for a, b in zip(seen[4 * epoch : 4 * epoch + 4], expected, strict=True))

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from cifar_lightning import CLASSES
+from cifar_lightning.metrics import ClassificationMetrics
+
+
+def random_outputs(n: int = 500, scale: float = 2.0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that are right more often than not, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 10, (n,), generator=generator)
+    logits = scale * torch.randn(n, 10, generator=generator)
+    logits[torch.arange(n), labels] += scale
+    return logits, labels
+
+
+def evaluate(
+    logits: torch.Tensor, labels: torch.Tensor, batch_size: int = 10_000
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    metrics = ClassificationMetrics()
+    for some_logits, some_labels in zip(logits.split(batch_size), labels.split(batch_size), strict=True):
+        metrics.update(some_logits, some_labels)
+    return metrics.compute()
+
+
+def binned(confidences: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:
+    """The expected calibration error by its definition; the last bin includes 1."""
+    total = 0.0
+    for i in range(n_bins):
+        low, high = i / n_bins, (i + 1) / n_bins
+        inside = (confidences >= low) & ((confidences < high) | (i == n_bins - 1))
+        if inside.any():
+            total += inside.sum() * abs(right[inside].mean() - confidences[inside].mean())
+    return total / len(confidences)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+def test_scores_are_those_of_scikit_learn(scale):
+    logits, labels = random_outputs(scale=scale)
+    scalars, confusion = evaluate(logits, labels)
+    preds, probabilities = logits.argmax(1).numpy(), logits.double().softmax(1).numpy()
+    assert scalars["acc"] == pytest.approx(sklearn.metrics.accuracy_score(labels, preds))
+    assert scalars["f1"] == pytest.approx(sklearn.metrics.f1_score(labels, preds, average="macro"))
+    assert scalars["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, probabilities), rel=1e-5)
+    expected = sklearn.metrics.confusion_matrix(labels, preds)
+    assert confusion.tolist() == expected.tolist()
+    recalls = sklearn.metrics.recall_score(labels, preds, average=None)
+    assert [scalars[f"class_acc/{name}"].item() for name in CLASSES] == pytest.approx(recalls.tolist())
+    ece = binned(probabilities.max(1), preds == labels.numpy())
+    assert scalars["ece"] == pytest.approx(ece, abs=1e-5)
+    assert 0.01 < ece < 0.9  # else it would prove little
+    assert set(scalars) == {"loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES)}
+
+
+def test_classes_that_never_come_up_do_not_count_in_f1():
+    logits, labels = random_outputs()
+    labels = labels % 4
+    logits[:, 4:] = -100
+    expected = sklearn.metrics.f1_score(labels, logits.argmax(1), average="macro")
+    assert evaluate(logits, labels)[0]["f1"] == pytest.approx(expected)
+
+
+def test_true_classes_are_rows():
+    confusion = evaluate(torch.eye(10)[[3, 3, 3]], torch.tensor([3, 5, 5]))[1]
+    assert confusion.dtype == torch.int64
+    assert confusion[5, 3] == 2
+    assert confusion[3, 3] == 1
+    assert confusion.sum() == 3
+
+
+def test_a_confidence_of_one_falls_into_the_last_bin():
+    # Two of confidence 1 and wrong, two of 0.97 and right: together 0.5 right at a confidence of 0.985, apart
+    # 0.515 off on average.
+    logits = torch.zeros(4, 10)
+    logits[:2, 0] = 300.0
+    logits[2:, 0] = math.log(9 * 0.97 / 0.03)
+    labels = torch.tensor([1, 1, 0, 0])
+    assert logits.softmax(1).amax(1)[:2].tolist() == [1, 1]
+    assert evaluate(logits, labels)[0]["ece"] == pytest.approx(0.485, abs=1e-5)
+    right = evaluate(logits, torch.zeros(4, dtype=torch.long))[0]["ece"]
+    assert right == pytest.approx(binned(np.array([1, 1, 0.97, 0.97]), np.ones(4)), abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 499])
+def test_batches_do_not_show(batch_size):
+    logits, labels = random_outputs()
+    scalars, confusion = evaluate(logits, labels, batch_size)
+    whole, whole_confusion = evaluate(logits, labels)
+    assert torch.equal(confusion, whole_confusion)
+    for name, value in whole.items():
+        torch.testing.assert_close(scalars[name], value, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_any_precision_counts_as_float(dtype):
+    logits, labels = random_outputs()
+    found, expected = evaluate(logits.to(dtype), labels)[0], evaluate(logits.to(dtype).float(), labels)[0]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert found["loss"].dtype == torch.float32
+
+
+def test_a_loss_that_is_no_number_shows():
+    logits, labels = random_outputs(20)
+    logits[3, 2] = float("nan")
+    scalars, confusion = evaluate(logits, labels, 5)
+    assert scalars["loss"].isnan()
+    assert confusion.sum() == 20
+
+
+def test_reset_forgets():
+    logits, labels = random_outputs()
+    metrics = ClassificationMetrics()
+    metrics.update(*random_outputs(100, seed=1))
+    metrics.compute()
+    metrics.reset()
+    metrics.update(logits, labels)
+    scalars, confusion = metrics.compute()
+    expected, expected_confusion = evaluate(logits, labels)
+    assert torch.equal(confusion, expected_confusion)
+    assert all(torch.equal(scalars[name], value) for name, value in expected.items())
+
+
+def test_checkpoints_hold_no_states():
+    metrics = ClassificationMetrics()
+    metrics.update(*random_outputs(10))
+    assert not metrics.state_dict()

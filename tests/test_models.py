@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier
+from cifar_lightning.models.layers import ACTIVATIONS, initialise, norm_1d, norm_2d
+from cifar_lightning.models.resnet import BasicBlock
+
+NETS = {
+    "mlp": lambda: MLP([32, 16]),
+    "mlp_linear": lambda: MLP([]),
+    "mlp_layer_dropout": lambda: MLP([32, 16], "tanh", "layer", 0.3),
+    "mlp_none": lambda: MLP([16], "silu", "none"),
+    "cnn": lambda: CNN([8, 16], [2, 1]),
+    "cnn_group": lambda: CNN([8, 6], [1, 2], norm="group", pooling="average", residual=True),
+    "cnn_none": lambda: CNN([8, 16], [1, 1], norm="none", pooling="stride", activation="leaky_relu", dropout=0.3),
+    "resnet18": lambda: ResNet(18),
+    "resnet20": lambda: ResNet(20),
+}
+
+
+@pytest.fixture(params=NETS)
+def net(request) -> nn.Module:
+    return NETS[request.param]()
+
+
+def n_params(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"),
+    [(18, 11_173_962), (20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
+)
+def test_resnets_have_the_known_number_of_parameters(depth, expected):
+    net = ResNet(depth)
+    assert n_params(net) == expected
+    layers = [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len([name for name in layers if "projection" not in name]) == depth
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize("widths", [[], [7], [20, 5, 9]])
+def test_parameters_of_an_mlp(widths, norm):
+    sizes = [3072, *widths, 10]
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    # One bias a unit without normalisation, else a scale and a shift.
+    others = sum(widths) * (1 if norm == "none" else 2) + 10
+    assert n_params(MLP(widths, norm=norm)) == weights + others
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("pooling", ["max", "average", "stride"])
+def test_parameters_of_a_cnn(norm, kernel_size, pooling):
+    # Two stages of 2 and 3 convolutions: 3 to 8, 8 to 8; 8 to 12, 12 to 12, 12 to 12.
+    channels = [(3, 8), (8, 8), (8, 12), (12, 12), (12, 12)]
+    expected = 12 * 10 + 10
+    for fan_in, width in channels:
+        expected += kernel_size**2 * fan_in * width + width * (1 if norm == "none" else 2)
+    assert n_params(CNN([8, 12], [2, 3], kernel_size, norm, pooling=pooling)) == expected
+
+
+def test_default_widths():
+    assert [tuple(p.shape) for p in MLPClassifier().parameters() if p.ndim == 2] == [
+        (2048, 3072),
+        (1024, 2048),
+        (512, 1024),
+        (10, 512),
+    ]
+    convs = [m for m in CNNClassifier().modules() if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in convs] == [64, 64, 128, 128, 256, 256]
+    assert len([m for m in CNNClassifier(widths=[8]).modules() if isinstance(m, nn.Conv2d)]) == 2
+    assert n_params(ResNetClassifier()) == 269_722
+
+
+def test_shapes(net):
+    images = torch.randn(5, 3, 32, 32)
+    features = net.eval().features(images)
+    assert features.shape == (5, net.head.in_features)
+    logits = net(images)
+    assert logits.shape == (5, 10)
+    scale = net.logit_scale if isinstance(net, CNN) else 1
+    torch.testing.assert_close(logits, scale * F.linear(features, net.head.weight, net.head.bias))
+    filters = net.first_filters()
+    first = next(net.parameters())
+    assert filters.shape[1] == 3
+    assert filters.ndim == 4
+    assert torch.equal(filters.flatten(), first.flatten())
+
+
+def test_every_parameter_gets_a_gradient(net):
+    F.cross_entropy(net(torch.randn(8, 3, 32, 32)), torch.arange(8)).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_no_sample_leaks_into_another(net):
+    net.eval()
+    images = torch.randn(3, 3, 32, 32, requires_grad=True)
+    logits = net(images)
+    for i in range(3):
+        (grad,) = torch.autograd.grad(logits[i].sum(), images, retain_graph=True)
+        reached = grad.abs().amax((1, 2, 3)) > 0
+        assert reached.tolist() == [i == j for j in range(3)]
+
+
+def test_channels_last_gives_the_same_logits(net):
+    images = torch.randn(4, 3, 32, 32)
+    expected = net.eval()(images)
+    moved = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    found = moved(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("classifier", [MLPClassifier, CNNClassifier, ResNetClassifier])
+def test_channels_last_classifiers_keep_their_weights_in_that_order(classifier):
+    options = {"widths": [8]} if classifier is not ResNetClassifier else {}
+    plain, moved = classifier(**options).eval(), classifier(**options, channels_last=True).eval()
+    moved.load_state_dict(plain.state_dict())
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert moved.normalize(images).is_contiguous(memory_format=torch.channels_last)
+    assert plain.normalize(images).is_contiguous()
+    convs = [m.weight for m in moved.modules() if isinstance(m, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convs)
+    torch.testing.assert_close(moved(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("norm", "layer"), [("batch", nn.BatchNorm1d), ("layer", nn.LayerNorm), ("none", nn.Identity)])
+def test_options_of_the_mlp(activation, norm, layer):
+    net = MLP([8, 8], activation, norm, dropout=0.5)
+    kinds = [type(m) for m in net.modules()]
+    assert kinds.count(layer) == kinds.count(type(ACTIVATIONS[activation]())) == kinds.count(nn.Dropout) == 2
+    images = torch.randn(4, 3, 32, 32)
+    assert net(images).isfinite().all()
+    assert not torch.equal(net(images), net(images))  # dropout
+    net.eval()
+    assert torch.equal(net(images), net(images))
+
+
+@pytest.mark.parametrize(("norm", "layer"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm), ("none", nn.Identity)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("pooling", ["max", "average", "stride"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_options_of_the_cnn(norm, layer, activation, pooling, residual):
+    net = CNN([8, 12], [2, 1], norm=norm, activation=activation, pooling=pooling, residual=residual, dropout=0.5)
+    layers = list(net.modules())
+    kinds = [type(m) for m in layers]
+    # Strides stand where the pooling would: an identity in each stage.
+    assert kinds.count(layer) == 3 + 2 * (layer is nn.Identity and pooling == "stride")
+    assert kinds.count(type(ACTIVATIONS[activation]())) == 3
+    assert (kinds.count(nn.MaxPool2d), kinds.count(nn.AvgPool2d)) == (
+        2 * (pooling == "max"),
+        2 * (pooling == "average"),
+    )
+    assert [m.stride for m in layers if isinstance(m, nn.Conv2d)].count((2, 2)) == 2 * (pooling == "stride")
+    images = torch.randn(3, 3, 32, 32)
+    assert net(images).isfinite().all()
+    assert not torch.equal(net(images), net(images))  # dropout
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
+@pytest.mark.parametrize("pooling", ["max", "average", "stride"])
+def test_five_stages_of_any_kernel_end_in_one_pixel(kernel_size, pooling):
+    net = CNN([4, 4, 4, 4, 4], [1, 1, 2, 1, 1], kernel_size, pooling=pooling)
+    x = torch.randn(2, 3, 32, 32)
+    for size, stage in zip((16, 8, 4, 2, 1), net.stages, strict=True):
+        x = stage(x)
+        assert x.shape == (2, 4, size, size)
+    assert net.first_filters().shape == (4, 3, kernel_size, kernel_size)
+
+
+def test_a_residual_stage_adds_what_went_in():
+    net = CNN([8], [3], residual=True).eval()
+    plain = copy.deepcopy(net)
+    plain.stages[0].residual = False
+    stage, images = net.stages[0], torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(stage(images), stage.down(images) + plain.stages[0](images))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (64, 8), (12, 1)])
+def test_groups_hold_eight_channels_where_they_can(channels, groups):
+    assert norm_2d("group", channels).num_groups == groups
+
+
+def test_layer_norm_works_on_each_sample():
+    x = torch.randn(4, 100) * 3 + 5
+    y = norm_1d("layer", 100)(x)
+    torch.testing.assert_close(y.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std(1, correction=0), torch.ones(4), atol=1e-4, rtol=0)
+
+
+def test_initial_weights_keep_the_variance_of_rectified_inputs():
+    conv, linear = nn.Conv2d(64, 128, 3), nn.Linear(2000, 300)
+    initialise(nn.Sequential(conv, linear))
+    for weight, fan_in in ((conv.weight, 64 * 9), (linear.weight, 2000)):
+        assert weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.02)
+    assert conv.bias.abs().max() == linear.bias.abs().max() == 0
+
+
+def test_only_networks_without_normalisation_are_scaled_for_it():
+    for net, norm in itertools.product((MLP, CNN), ("batch", "none")):
+        built = net([64], norm=norm) if net is MLP else net([64], [2], norm=norm)
+        layers = [m for m in built.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        for layer in layers:
+            # PyTorch draws evenly from +-1 / sqrt(fan_in), the deviation of which is 1 / sqrt(3 fan_in).
+            fan_in = layer.weight[0].numel()
+            expected = math.sqrt((2 if norm == "none" else 1 / 3) / fan_in)
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
+        if norm == "none":
+            assert all(layer.bias.abs().max() == 0 for layer in layers)
+
+
+def test_the_logit_scale_is_a_factor():
+    net, images = CNN([8], [1], logit_scale=1.0).eval(), torch.randn(2, 3, 32, 32)
+    expected = net(images) / 8
+    net.logit_scale = 0.125
+    torch.testing.assert_close(net(images), expected)
+    assert CNN([8], [1]).logit_scale == 0.125
+
+
+def test_resnet18_is_the_network_of_torchvision_with_the_small_stem():
+    other = torchvision.models.resnet18(num_classes=10)
+    other.conv1, other.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    net = ResNet(18)
+    # Same order of the layers, other names.
+    states = net.state_dict(), other.state_dict()
+    assert [v.shape for v in states[0].values()] == [v.shape for v in states[1].values()]
+    other.load_state_dict(dict(zip(states[1], states[0].values(), strict=True)))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(net(images), other(images), rtol=1e-4, atol=1e-4)
+
+
+def test_option_a_takes_every_second_pixel_and_adds_zeros():
+    x = torch.randn(2, 16, 8, 8)
+    y = BasicBlock(16, 32, 2, projection=False).shortcut(x)
+    assert y.shape == (2, 32, 4, 4)
+    for row, col in itertools.product(range(4), range(4)):
+        assert torch.equal(y[:, 8:24, row, col], x[:, :, 2 * row, 2 * col])
+    assert y[:, :8].abs().max() == y[:, 24:].abs().max() == 0
+    assert BasicBlock(16, 16, 1, projection=False).shortcut(x) is x
+    assert BasicBlock(16, 16, 1, projection=True).shortcut(x) is x
+
+
+@pytest.mark.parametrize(
+    ("make", "messages"),
+    [
+        (lambda: MLP([8, 0]), ["Expected every one of `model.widths` to be at least 1 unit, got [8, 0]."]),
+        (lambda: MLP([8], dropout=1.0), ["Expected `model.dropout` in [0, 1), got 1.0."]),
+        (lambda: MLP([8], dropout=-0.1), ["Expected `model.dropout` in [0, 1), got -0.1."]),
+        (lambda: CNN([], []), ["Expected `model.widths` to be 1 to 5 numbers of channels, got []."]),
+        (lambda: CNN([8] * 6, [1] * 6), ["`model.widths` to be 1 to 5 numbers of channels, got [8, 8, 8, 8, 8, 8]."]),
+        (lambda: CNN([8, 0], [1, 1]), ["Expected `model.widths` to be 1 to 5 numbers of channels, got [8, 0]."]),
+        (
+            lambda: CNN([8, 8], [2]),
+            [
+                "Expected `model.depths` to be 2 numbers of at least 1 convolution, one for each of `model.widths` "
+                "[8, 8], got [2]."
+            ],
+        ),
+        (lambda: CNN([8], [0]), ["`model.depths` to be 1 numbers of at least 1 convolution", "got [0]."]),
+        (
+            lambda: CNN([8], [1], residual=True),
+            ["one of `model.depths` above 1 for `model.residual` to skip, got [1]."],
+        ),
+        (lambda: CNN([8], [1], kernel_size=4), ["Expected `model.kernel_size` to be an odd number of pixels, got 4."]),
+        (
+            lambda: CNN([8], [1], kernel_size=-1),
+            ["Expected `model.kernel_size` to be an odd number of pixels, got -1."],
+        ),
+        (lambda: CNN([8], [1], dropout=1.5), ["Expected `model.dropout` in [0, 1), got 1.5."]),
+        (lambda: CNN([8], [1], logit_scale=0.0), ["Expected `model.logit_scale` above 0, got 0.0."]),
+        (
+            lambda: CNN([], [1], kernel_size=2, dropout=2.0),
+            ["`model.widths`", "`model.depths`", "`model.kernel_size`", "`model.dropout`"],
+        ),
+        (lambda: ResNet(34), ["Expected `model.depth` to be 18, 20, 32, 44, 56 or 110 layers, got 34."]),
+    ],
+)
+def test_messages(make, messages):
+    with pytest.raises(ValueError, match="Expected") as caught:
+        make()
+    for message in messages:
+        assert message in str(caught.value)

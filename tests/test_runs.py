@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_lightning import runs
+from cifar_lightning.models import MLPClassifier
+from cifar_lightning.runs import (
+    check_checkpoint,
+    checkpoint_path,
+    claim_folder,
+    config_path,
+    newest_run,
+    read_result,
+    release_if_empty,
+    write_result,
+    write_text_atomic,
+)
+
+# Files.
+
+
+def test_text_is_written_for_all_to_read(tmp_path):
+    path = tmp_path / "file.txt"
+    for text in ("first\n", "zweite Fassung, länger\n", ""):
+        write_text_atomic(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_failure_leaves_the_old_file_alone(tmp_path, monkeypatch, call, error, is_new):
+    path = tmp_path / "file.txt"
+    if not is_new:
+        path.write_text("old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(runs.os, call, fail)
+    with pytest.raises(type(error)):
+        write_text_atomic(path, "new")
+    assert os.listdir(tmp_path) == ([] if is_new else ["file.txt"])
+    assert is_new or path.read_text() == "old"
+
+
+def test_text_that_cannot_be_encoded_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text_atomic(path, "x" * 100_000 + "\ud800")
+    assert os.listdir(tmp_path) == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_readers_never_see_half_a_file(tmp_path):
+    path = tmp_path / "file.txt"
+    texts = ("a" * 300_000, "b" * 300_000)
+    write_text_atomic(path, texts[0])
+    seen = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(path.read_text() in texts)
+
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        for i in range(20):
+            write_text_atomic(path, texts[i % 2])
+        done.set()
+        reader.result()
+    assert seen
+    assert all(seen)
+
+
+def test_entries_of_a_result_are_kept_and_replaced(tmp_path):
+    assert read_result(tmp_path) == {}
+    write_result(tmp_path, name="cnn", fit={"seconds": 3})
+    write_result(tmp_path, status="completed", fit={"seconds": 4})
+    expected = {"name": "cnn", "fit": {"seconds": 4}, "status": "completed"}
+    assert read_result(tmp_path) == expected
+    assert json.loads((tmp_path / "result.json").read_text()) == expected
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    nan, inf = float("nan"), float("inf")
+    write_result(tmp_path, a=nan, b={"c": -inf, "d": [1.5, nan, {"e": inf}]}, f=(nan, 2), g=0.25, h=None, i=True)
+    text = (tmp_path / "result.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": {"c": None, "d": [1.5, None, {"e": None}]},
+        "f": [None, 2],
+        "g": 0.25,
+        "h": None,
+        "i": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Expected JSON in .*result.json, got: .* Restore the file or delete it."),
+        ("[1]", "Expected a JSON object in .*result.json, got list. Restore or delete the file."),
+    ],
+)
+def test_a_broken_result(tmp_path, text, message):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_result(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        write_result(tmp_path, status="completed")
+    assert (tmp_path / "result.json").read_text() == text
+
+
+# Run folders.
+
+
+def test_folders_are_numbered(tmp_path):
+    parent = tmp_path / "logs" / "cnn"
+    assert claim_folder(tmp_path / "logs", "cnn", None) == parent / "version_0"
+    assert claim_folder(tmp_path / "logs", "cnn", None) == parent / "version_1"
+    for name in ("version_9", "version_x", "other"):
+        (parent / name).mkdir()
+    assert claim_folder(tmp_path / "logs", "cnn", None) == parent / "version_10"
+    assert claim_folder(tmp_path / "logs", "mlp", None) == tmp_path / "logs" / "mlp" / "version_0"
+    assert claim_folder(tmp_path / "logs", "cnn", "mine") == parent / "mine"
+    assert (parent / "mine").is_dir()
+
+
+def test_threads_that_race_get_a_folder_each(tmp_path):
+    start = threading.Barrier(8)
+
+    def claim(_: int) -> list[Path]:
+        start.wait()
+        return [claim_folder(tmp_path / "logs", "cnn", None) for _ in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [folder for folders in pool.map(claim, range(8)) for folder in folders]
+    assert len(set(claimed)) == 80
+    assert all(folder.is_dir() for folder in claimed)
+
+
+def test_one_of_the_threads_gets_a_named_folder(tmp_path):
+    start = threading.Barrier(8)
+
+    def claim(_: int) -> bool:
+        start.wait()
+        try:
+            claim_folder(tmp_path / "logs", "cnn", "mine")
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(8))) == 1
+
+
+def test_a_version_that_exists(tmp_path):
+    folder = claim_folder(tmp_path, "cnn", "mine")
+    with pytest.raises(ValueError, match=r"`version` to name a new run, but .*mine exists") as caught:
+        claim_folder(tmp_path, "cnn", "mine")
+    assert f"`fit --run {folder}`" in str(caught.value)
+
+
+def test_places_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for save_dir, name in ((tmp_path / "file", "cnn"), (tmp_path, "file")):
+        with pytest.raises(ValueError, match=r"Expected to make a run folder in /.*file.*--save_dir"):
+            claim_folder(save_dir, name, "mine")
+
+    def refuse(self: Path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ValueError, match=rf"folder in {tmp_path}/logs/cnn, got: Permission denied\. Choose a folder"):
+        claim_folder(Path("logs"), "cnn", None)
+
+
+def test_an_empty_claim_is_taken_back_with_what_it_made(tmp_path):
+    run = claim_folder(tmp_path / "logs", "cnn", None)
+    release_if_empty(run)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_claim_with_content_stays(tmp_path):
+    run = claim_folder(tmp_path / "logs", "cnn", None)
+    (run / "config.yaml").write_text("")
+    release_if_empty(run)
+    assert (run / "config.yaml").is_file()
+
+
+def test_the_neighbours_of_an_empty_claim_stay(tmp_path):
+    other, run = (claim_folder(tmp_path / "logs", "cnn", None) for _ in range(2))
+    release_if_empty(run)
+    assert other.is_dir()
+    assert not run.exists()
+
+
+def make_run(folder: Path, *checkpoints: str, age_s: int = 0) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in checkpoints:
+        path = folder / "checkpoints" / f"{name}.ckpt"
+        path.write_bytes(b"")
+        os.utime(path, (1_000_000 - age_s, 1_000_000 - age_s))
+    return folder
+
+
+def test_the_newest_run_is_the_one_last_written(tmp_path):
+    make_run(tmp_path / "version_9", "last", age_s=300)
+    newest = make_run(tmp_path / "version_2", "last", age_s=100)
+    make_run(tmp_path / "version_10", "last", age_s=200)
+    make_run(tmp_path / "version_11", "best")
+    make_run(tmp_path / "version_12")
+    assert newest_run(tmp_path) == newest
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_run_is_the_newest(tmp_path, exists):
+    if exists:
+        make_run(tmp_path / "logs" / "version_0", "best")
+    with pytest.raises(ValueError, match=r"a run with checkpoints/last.ckpt in .*logs, found none.*`--run FOLDER`"):
+        newest_run(tmp_path / "logs")
+
+
+def test_the_configuration_of_a_run(tmp_path):
+    with pytest.raises(ValueError, match=r"Expected `--run` to name .*got .*run, but there is no such folder\."):
+        config_path(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match=r"Expected `--run` to name .*got .*run, but it holds no config.yaml\."):
+        config_path(tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("")
+    assert config_path(tmp_path / "run") == tmp_path / "run" / "config.yaml"
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "found"),
+    [
+        (("best", "last"), "best", "best"),
+        (("best", "last"), "last", "last"),
+        (("last",), "best", "last"),
+        (("best",), "last", None),
+        ((), "best", None),
+        ((), "last", None),
+    ],
+)
+def test_best_falls_back_to_last_but_not_the_other_way(tmp_path, there, asked, found):
+    run = make_run(tmp_path / "run", *there)
+    if found:
+        assert checkpoint_path(run, asked) == run / "checkpoints" / f"{found}.ckpt"
+        return
+    with pytest.raises(ValueError, match=rf"Expected the checkpoint {asked}\.ckpt in .*checkpoints, found none"):
+        checkpoint_path(run, asked)
+
+
+# Checkpoints.
+
+
+@pytest.fixture
+def model() -> MLPClassifier:
+    return MLPClassifier([4])
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "model.ckpt"
+
+
+class Attack:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def test_a_good_checkpoint(model, path):
+    torch.save({"state_dict": model.state_dict(), "epoch": 3, "hyper_parameters": {"widths": [4]}}, path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_checkpoint(path, MLPClassifier([4]))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_file_that_is_not_there(model, path):
+    with pytest.raises(ValueError, match=r"`--ckpt_path` to be a checkpoint file, got .*ckpt, which does not exist"):
+        check_checkpoint(path, model)
+    path.mkdir()
+    with pytest.raises(ValueError, match="which does not exist"):
+        check_checkpoint(path, model)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage, not a checkpoint", bytes(range(256)) * 20, b"PK\x03\x04 no zip"])
+def test_garbage(model, path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected a checkpoint of this project in .*it cannot be read \(") as caught:
+        check_checkpoint(path, model)
+    # torch advises to load what it does not know without its protection; nobody is to be told that.
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_checkpoint_cut_short(model, path, share):
+    torch.save({"state_dict": model.state_dict()}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"it cannot be read \("):
+        check_checkpoint(path, model)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_code_in_a_checkpoint_does_not_run(model, path, tmp_path, form):
+    marker = tmp_path / "ran"
+    content = {"state_dict": model.state_dict(), "callbacks": Attack(marker)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Attack(marker), protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(ValueError, match="objects other than tensors and plain values, which could run code") as caught:
+        check_checkpoint(path, model)
+    assert "weights_only" not in str(caught.value)
+    assert not marker.exists()
+    if form != "pickle":
+        torch.load(path, weights_only=False)  # which does run it: else this would prove nothing
+    else:
+        pickle.loads(path.read_bytes())
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": 5}, 7])
+def test_plain_values_without_weights(model, path, content):
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"Expected a checkpoint of this project in .*but it holds no `state_dict`"):
+        check_checkpoint(path, model)
+
+
+@pytest.mark.parametrize(
+    ("other", "n", "name"),
+    [
+        # Wider: the weight and the two parameters and two statistics of the normalisation, and the head.
+        (MLPClassifier([5]), 6, "net.head.weight"),
+        (MLPClassifier([4], norm="none"), 6, r"net\.hidden\.0"),
+    ],
+)
+def test_weights_of_another_network(model, path, other, n, name):
+    torch.save({"state_dict": other.state_dict()}, path)
+    message = rf"Expected a checkpoint of this network in .*but {n} of its parameters differ .*such as {name}.*`--run"
+    with pytest.raises(ValueError, match=message):
+        check_checkpoint(path, model)
+
+
+def test_the_check_reads_no_weights_into_memory(model, path, monkeypatch):
+    torch.save({"state_dict": model.state_dict()}, path)
+    seen = {}
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: seen.update(options) or load(*args, **options))
+    check_checkpoint(path, model)
+    assert seen == {"map_location": "meta", "weights_only": True}

@@ -1,0 +1,115 @@
+"""The scripts that a person calls, and the commands that the README shows."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from trees import write_class_folders
+
+from cifar_lightning.data.__main__ import main as data_main
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_bench_input_prints_a_table_and_writes_json():
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "scripts/bench.py",
+            "input",
+            "--source=synthetic",
+            "--rounds=1",
+            "--output=out/input.json",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ratio" in done.stdout
+    result = json.loads(Path("out/input.json").read_text())
+    assert result["images"] == 5000
+    ours, theirs = result["images_per_second"].values()
+    assert result["ratios"] == [ours[0] / theirs[0]]
+
+
+def test_the_data_command_says_what_is_there(capsys):
+    assert data_main(["--root", "nowhere"]) == 3
+    assert "--data.source synthetic" in capsys.readouterr().err
+    write_class_folders(Path("root"))
+    assert data_main(["--root", "root"]) == 0
+    assert "class folders" in capsys.readouterr().out
+    (Path("root") / "train/cat").rename("root/train/lion")
+    assert data_main(["--root", "root"]) == 2
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("python -m cifar_lightning")]
+
+
+@pytest.mark.parametrize("line", readme_commands() or ["none"])
+def test_the_commands_of_the_readme_parse(line, capsys, monkeypatch):
+    """Each is parsed whole, its run replaced by a real one where it names a run."""
+    from tiny import MLP, fit
+
+    from cifar_lightning.__main__ import main
+
+    args = shlex.split(line, comments=True)[3:]
+    if "--run" in args:
+        args[args.index("--run") + 1] = str(fit(*MLP))
+    if "data" in line.split()[2]:
+        pytest.skip("not the main program")
+    monkeypatch.chdir(ROOT) if "configs/" in line else None
+    with pytest.raises(SystemExit) as exit_:
+        main([*args, "--print_config"])
+    assert exit_.value.code == 0
+    assert "class_path" in capsys.readouterr().out
+
+
+def test_the_readme_names_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    assert "bash scripts/quickstart.sh" in text
+    assert "bash scripts/test.sh" in text
+    assert "bash scripts/test.sh" in (ROOT / ".ci/run").read_text()
+
+
+@pytest.mark.slow
+def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
+    """The script from start to end, with an installed environment in place of the one it would make."""
+    copy = Path("copy")
+    ignored = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True)
+    for name in filter(None, ignored.stdout.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((ROOT / name).read_bytes())
+    (copy / ".venv").symlink_to(Path(sys.prefix))
+    stamp = subprocess.run(
+        ["bash", "-c", "cat pyproject.toml constraints.txt <(echo '') | sha256sum | cut -c1-16"],
+        capture_output=True,
+        text=True,
+        cwd=copy,
+        check=True,
+    ).stdout.strip()
+    marker = Path(sys.prefix) / f"installed-{stamp}"
+    had = marker.exists()
+    marker.touch()
+    environment = {k: v for k, v in os.environ.items() if k != "CIFAR10_ROOT"} | {"https_proxy": "http://127.0.0.1:9"}
+    try:
+        done = subprocess.run(
+            ["bash", "scripts/quickstart.sh"], capture_output=True, text=True, cwd=copy, env=environment, timeout=280
+        )
+    finally:
+        if not had:
+            marker.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SYNTHETIC" in done.stdout
+    (accuracy,) = re.findall(r"Test accuracy: ([\d.]+)", done.stdout)
+    assert float(accuracy) > 0.9
+    assert "tensorboard --logdir lightning_logs" in done.stdout
+    (run,) = re.findall(r"Run folder: +(\S+)", done.stdout)[-1:]
+    assert (copy / run / "result.json").is_file()

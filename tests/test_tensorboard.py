@@ -1,0 +1,67 @@
+"""What a run leaves for TensorBoard, read back from its event files."""
+
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tiny import CNN, fit
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.callbacks.records import flatten
+
+
+@pytest.fixture
+def events():
+    run = fit(*CNN)
+    assert main(["test", "--run", str(run)]) == 0
+    accumulator = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_scalars_by_step_and_by_epoch(events):
+    scalars = set(events.Tags()["scalars"])
+    expected = {f"{split}/{name}" for split in ("train", "val") for name in ("acc", "loss", "f1", "ece")}
+    assert scalars >= expected | {"step/loss", "step/lr", "train/images_per_second", "test/acc", "val/class_acc/cat"}
+    assert len(events.Scalars("step/loss")) == 10
+    assert len(events.Scalars("val/acc")) == 2
+    assert len(events.Scalars("step/lr")) == 10
+    assert "epoch" not in scalars
+
+
+def test_figures(events):
+    images = events.Tags()["images"]
+    assert set(images) >= {"val/confusion", "val/predictions", "filters/first_layer", "test/confusion"}
+    assert len(events.Images("val/confusion")) == 2  # one each validation
+    assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in events.Images("val/confusion"))
+
+
+def test_graph_and_configuration(events):
+    assert events.Tags()["graph"]
+    text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "class_path: cifar_lightning.models.cnn.CNNClassifier" in text
+    assert "max_epochs: 2" in text
+
+
+def test_hparams_end_in_final_metrics(events):
+    for tag in ("hp/val/acc", "hp/train/loss", "hp/test/acc", "hp/test/ece", "hp/fit_seconds"):
+        assert math.isfinite(events.Scalars(tag)[-1].value), tag
+    best = max(point.value for point in events.Scalars("val/acc"))
+    assert [point.value for point in events.Scalars("hp/val/acc")] == [pytest.approx(best)]
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert start.hparams["model.widths"].string_value == "[8, 8]"
+    assert start.hparams["model.optimizer.lr"].number_value == pytest.approx(0.1)
+    assert start.hparams["params"].number_value > 0
+
+
+def test_flatten_joins_keys_and_keeps_plain_values():
+    tree = {"model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}}, "seed": 3, "x": None}
+    assert flatten(tree) == {
+        "model": "A",
+        "model.widths": "[1, 2]",
+        "model.flag": "True",
+        "seed": 3,
+        "x": "None",
+    }
