@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.figures import FigureLogger
@@ -38,7 +39,6 @@ CALLBACK_DEFAULTS = {
     "checkpoint.monitor": "val/acc",
     "checkpoint.mode": "max",
     "checkpoint.filename": "best",
-    "checkpoint.save_last": True,
     "checkpoint.enable_version_counter": False,
     "checkpoint.auto_insert_metric_name": False,
     "early_stopping.monitor": "val/acc",
@@ -145,9 +145,6 @@ class CifarCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
         config = self.config[self.subcommand]
-        if config.data.val_size == 0:
-            # Nothing to watch: the last epoch is the result, and nothing stops early.
-            config.checkpoint.monitor = None
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
@@ -166,8 +163,15 @@ class CifarCLI(LightningCLI):
             own = []
         elif given not in (None, True):
             own += given if isinstance(given, list) else [given]
-        trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
-        check_precision(trainer)
+        try:
+            trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(
+                f"Expected `--trainer.accelerator`, `devices` and `strategy` that this machine has, got: {error}"
+            ) from error
+        check_precision(str(config.trainer.precision or "32-true"), trainer.strategy.root_device.type)
+        if self.subcommand == "fit":
+            self.model.check_length(trainer)
         return trainer
 
     def _claim(self, config: Any) -> Path:
@@ -197,7 +201,13 @@ class CifarCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         parsed = self.config[self.subcommand]
         if parsed.data.val_size == 0:
-            callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
+            # Nothing to watch: nothing is best, nothing stops early, and the last epoch is the result.
+            callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping | ModelCheckpoint)]
+        if config["enable_checkpointing"] is not False:
+            # Lightning's save_last only follows the best; a run continues from its last epoch, best or not.
+            callbacks.append(
+                ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+            )
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and self.run_folder is not None:
                 callback.dirpath = str(self.run_folder / runs.CHECKPOINTS)
@@ -272,14 +282,16 @@ def process_rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
-def check_precision(trainer: Trainer) -> None:
+def check_precision(precision: str, device: str) -> None:
     """Refuses a precision that the device does not have, where Lightning would take another in its place.
+
+    Args:
+        precision: what was asked for, such as "16-mixed".
+        device: "cpu", "cuda" or "mps".
 
     Raises:
         ValueError: naming the precisions to choose from.
     """
-    precision = str(trainer.precision)
-    device = trainer.strategy.root_device.type
     if device == "cpu" and precision.startswith("16"):
         others = "32-true, bf16-mixed, bf16-true or 64-true"
     elif (

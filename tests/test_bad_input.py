@@ -48,7 +48,7 @@ def test_truncated_archive(capsys):
     archive.write_bytes(archive.read_bytes()[:1000])
     message = refused(capsys, *real())
     assert "cifar-10-python.tar.gz" in message
-    assert "c58f30108f718f92721af3d95e74349a" in message
+    assert "again" in message
 
 
 def test_flipped_byte_in_a_batch_file(capsys):

@@ -95,8 +95,7 @@ def test_without_validation_the_last_epoch_is_the_result():
     assert result["fit"]["epochs"] == 2
     assert not any(name.startswith("val/") for name in result["fit"]["metrics"])
     assert main(["test", "--run", str(run)]) == 0
-    best, last = (torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
-    assert all(torch.equal(a, b) for a, b in zip(best["state_dict"].values(), last["state_dict"].values(), strict=True))
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_options_after_run_change_its_configuration():
@@ -162,7 +161,7 @@ def test_help_has_a_sentence_for_every_option_of_the_project(command, capsys):
     checked = 0
     for i in starts:
         if options[i].startswith(ours):
-            words = options[i].split()[2:] + options[i + 1].split()
+            words = " ".join([options[i].split(" ", 2)[-1], *options[i + 1 : i + 3]]).split()
             assert len([word for word in words if word.isalpha()]) >= 2, options[i]
             checked += 1
     assert checked > 20
@@ -172,8 +171,8 @@ def test_help_of_a_model_shows_its_options(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--model.help", "CNNClassifier"])
     text = capsys.readouterr().out
-    assert "--model.init_args.widths" in text
-    assert "--model.init_args.label_smoothing" in text
+    assert "--model.widths" in text
+    assert "--model.label_smoothing" in text
     assert "net" not in text.replace("network", "").split()
 
 
@@ -204,8 +203,8 @@ def test_bf16_mixed_trains_on_the_cpu():
 def test_gradient_clipping_bounds_the_update():
     lr = 0.1
     args = ("--model.optimizer", "torch.optim.SGD", f"--model.optimizer.lr={lr}", "--model.schedule=constant")
-    before = fit(*MLP[:4], *args, "--trainer.max_steps=1", "--trainer.gradient_clip_val=0.001", "--version=a")
-    after = fit(*MLP[:4], *args, "--trainer.max_steps=2", "--trainer.gradient_clip_val=0.001", "--version=b")
+    before = fit(*MLP[:4], *args, "--trainer.max_steps=5", "--trainer.gradient_clip_val=0.001", "--version=a")
+    after = fit(*MLP[:4], *args, "--trainer.max_steps=6", "--trainer.gradient_clip_val=0.001", "--version=b")
 
     def weights(run: Path) -> dict[str, Tensor]:
         checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)

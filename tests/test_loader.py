@@ -103,6 +103,17 @@ def test_epochs_differ_and_repeat():
     assert not same(epoch_of(30, 0, 8, 1, seed=0), epoch_of(30, 0, 8, 1, seed=1))
 
 
+def test_the_augmentation_of_an_image_changes_with_the_epoch_and_the_seed():
+    images, labels = random_split(12)
+    epochs = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        loader = BatchLoader(images, labels, 5, augmentation=ALL, seed=seed)  # in the same order each time
+        loader.set_epoch(epoch)
+        epochs.append(torch.cat([batch.images for batch in loader]))
+    for i, first in enumerate(epochs):
+        assert all((first != other).flatten(1).any(1).sum() > 9 for other in epochs[:i])
+
+
 def test_an_iteration_draws_from_no_global_generator():
     images, labels = random_split(20)
     before = torch.get_rng_state()

@@ -40,7 +40,7 @@ def test_figures(events):
 def test_graph_and_configuration(events):
     assert events.Tags()["graph"]
     text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "class_path: cifar_lightning.models.cnn.CNNClassifier" in text
+    assert "class_path: cifar_lightning.models.CNNClassifier" in text
     assert "max_epochs: 2" in text
 
 

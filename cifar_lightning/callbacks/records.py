@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -78,14 +79,11 @@ class TensorBoardRecords(Callback):
             return
         # Four spaces make a code block in Markdown, where a fence would need the text to hold none.
         writer.add_text("config", "\n".join(f"    {line}" for line in self.config_text.splitlines()))
-        # The network without its compiled call, and evaluating: tracing must not move any statistic.
+        # A copy, which has no compiled call, and evaluating: tracing must not move any statistic.
         model = as_classifier(pl_module)
-        training = model.net.training
-        model.net.eval()
         with torch.no_grad():
             image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
-            writer.add_graph(model.net, image)
-        model.net.train(training)
+            writer.add_graph(copy.deepcopy(model.net).eval(), image)
         # Not the logger's own log_hyperparams: it describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without that, it merges the runs and shows what differs first.
         params = {**flatten(self.config), "params": sum(p.numel() for p in model.parameters())}

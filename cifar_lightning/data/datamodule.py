@@ -20,11 +20,11 @@ __all__ = ["CIFAR10DataModule", "default_root"]
 logger = logging.getLogger(__name__)
 
 Part = Literal["train", "test"]
-PARTS: dict[TrainerFn, Part] = {
-    TrainerFn.FITTING: "train",
-    TrainerFn.VALIDATING: "train",
+STAGES = {
+    TrainerFn.FITTING: "fit",
+    TrainerFn.VALIDATING: "validate",
     TrainerFn.TESTING: "test",
-    TrainerFn.PREDICTING: "test",
+    TrainerFn.PREDICTING: "predict",
 }
 
 
@@ -116,15 +116,15 @@ class CIFAR10DataModule(LightningDataModule):
         return self.source == "synthetic"
 
     def prepare_data(self) -> None:
-        """Reads the data once, on one process a machine: decodes into the cache, so that the others only load.
+        """Sets up on one process of a machine first: the others find the cache, and errors come before any file.
 
         Raises:
-            ValueError: when the data cannot be had, with what was looked for, where, and the ways on.
+            ValueError: when the data cannot be had, with what was looked for, where, and the ways on; or when the
+                splits do not fit them.
         """
         fn = self.trainer.state.fn if self.trainer is not None else None
-        for part in dict.fromkeys(PARTS.values()) if fn is None else (PARTS[fn],):
-            if part == "test" or self.train is None:  # else the cut has been made, and gave the whole back
-                self._load(part)
+        for stage in ("fit", "test") if fn is None else (STAGES[fn],):
+            self.setup(stage)
 
     def _load(self, part: Part) -> Split:
         if part not in self._parts:

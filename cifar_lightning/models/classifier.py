@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -187,20 +187,28 @@ class ImageClassifier(LightningModule):
         """Notes how long the weights were trained."""
         self.trained_steps = checkpoint["global_step"]
 
+    def check_length(self, trainer: Trainer) -> None:
+        """Makes sure that a schedule that ends with the training has an end to go to.
+
+        Raises:
+            ValueError: when the learning rate falls and the length of the training is not limited.
+        """
+        if self.schedule != "constant" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+            raise ValueError(
+                f"Expected `trainer.max_epochs` or `trainer.max_steps` for `model.schedule: {self.schedule}`, which "
+                "ends with the training, got neither. Set one of them, or take `constant`."
+            )
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over weights and biases, and its schedule by the step.
 
         Raises:
             ValueError: when the schedule falls and the length of the training is not known.
         """
+        self.check_length(self.trainer)
         optimizer = self.optimizer(decay_groups(self))
         self.trainer.fit_loop.setup_data()  # Lightning counts the batches of an epoch only where epochs are limited
         total = self.trainer.estimated_stepping_batches
-        if math.isinf(total) and self.schedule != "constant":
-            raise ValueError(
-                f"Expected `trainer.max_epochs` or `trainer.max_steps` for `model.schedule: {self.schedule}`, which "
-                "ends with the training, got neither. Set one of them, or take `constant`."
-            )
         total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not ask
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup = round(self.warmup_epochs * steps_per_epoch)
