@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.predictions import PredictionWriter
@@ -56,9 +57,8 @@ class SaveRunConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file; evaluations of a run leave its configuration alone."""
         if stage == "fit" and trainer.is_global_zero:
-            assert trainer.log_dir is not None
             text = self.parser.dump(portable(self.config), skip_none=False, skip_link_targets=False)
-            runs.write_text_atomic(Path(trainer.log_dir) / runs.CONFIG, text)
+            runs.write_text_atomic(run_folder(trainer) / runs.CONFIG, text)
 
 
 def portable(config: Any) -> Any:

@@ -11,7 +11,6 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.loader import Batch
 from cifar_lightning.models import CNNClassifier, ImageClassifier, MLPClassifier, ResNetClassifier
 from cifar_lightning.models.classifier import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lightning.models.tta import tta_logits
@@ -206,17 +205,21 @@ def test_weights_alone_decay(make_trainer, data):
 # Training and evaluation.
 
 
-def test_the_loss_is_smoothed_cross_entropy():
-    images, labels = images_and_labels()
-    model = MLPClassifier([4], dropout=0.0, label_smoothing=0.2).train()
-    model.log = lambda *_, **__: None
-    loss = model.training_step(Batch(images, labels, labels), 0)
-    log_probabilities = model(images).log_softmax(1)
+def test_the_loss_is_smoothed_cross_entropy(make_trainer, data):
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.loss, self.batch = outputs["loss"], batch
+
+    record = Record()
+    frozen = {"norm": "layer", "dropout": 0.0, "optimizer": lambda params: torch.optim.SGD(params, lr=0.0)}
+    model = MLPClassifier([4], label_smoothing=0.2, **frozen)
+    make_trainer(max_steps=1, callbacks=[record]).fit(model, data)
+    log_probabilities, labels = model(record.batch.images).log_softmax(1), record.batch.labels
     total = 0.0
-    for row, label in zip(log_probabilities, labels, strict=True):
+    for row, label in zip(log_probabilities, labels.tolist(), strict=True):
         for index in range(10):
-            total -= (0.2 / 10 + 0.8 * (index == label)) * row[index]
-    torch.testing.assert_close(loss, total / len(labels))
+            total -= (0.2 / 10 + 0.8 * (index == label)) * row[index].item()
+    assert record.loss.item() == pytest.approx(total / len(labels), rel=1e-5)
 
 
 def test_a_small_network_learns_a_few_images_by_heart(make_trainer, data):

@@ -202,7 +202,8 @@ def test_bf16_mixed_trains_on_the_cpu():
 
 def test_gradient_clipping_bounds_the_update():
     lr = 0.1
-    args = ("--model.optimizer", "torch.optim.SGD", f"--model.optimizer.lr={lr}", "--model.schedule=constant")
+    args = ("--model.optimizer", "torch.optim.SGD", f"--model.optimizer.lr={lr}", "--model.optimizer.momentum=0")
+    args += ("--model.optimizer.nesterov=false", "--model.schedule=constant")
     before = fit(*MLP[:4], *args, "--trainer.max_steps=5", "--trainer.gradient_clip_val=0.001", "--version=a")
     after = fit(*MLP[:4], *args, "--trainer.max_steps=6", "--trainer.gradient_clip_val=0.001", "--version=b")
 

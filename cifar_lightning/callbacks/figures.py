@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from cifar_lightning.analysis.confusion import plot_confusion
 from cifar_lightning.analysis.filters import plot_filters
 from cifar_lightning.analysis.gallery import plot_predictions
 from cifar_lightning.analysis.style import save_figure
-from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.callbacks.context import as_classifier, data_of, run_folder
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.models.classifier import ImageClassifier
 
@@ -133,15 +132,15 @@ class FigureLogger(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(tag, figure, step, close=False)
-            if save and trainer.log_dir:
-                folder = Path(trainer.log_dir) / "figures"
+            if save and not trainer.fast_dev_run:
+                folder = run_folder(trainer) / "figures"
                 folder.mkdir(parents=True, exist_ok=True)
                 save_figure(figure, str(folder / f"{tag.replace('/', '_')}.png"))
 
 
 def _run(trainer: Trainer) -> str:
     """Name and version of the run, and the epoch while it trains."""
-    run = "/".join(Path(trainer.log_dir).parts[-2:]) if trainer.log_dir else "unnamed run"
+    run = "/".join(run_folder(trainer).parts[-2:])
     return f"{run}, epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else run
 
 
