@@ -207,6 +207,11 @@ def test_file_that_is_no_yaml(capsys):
     refused(capsys, "fit", *MLP, *DATA, "--config=wrong.yaml")
 
 
+def test_validation_without_held_out_images(capsys):
+    run = fit(*MLP, "--data.val_size=0")
+    assert "data.val_size" in refused(capsys, "validate", "--run", run)
+
+
 def test_several_problems_come_in_one_message(capsys):
     message = refused(
         capsys, "fit", *MLP, *DATA, "--data.batch_size=0", "--data.translate_px=-1", "--data.cutout_px=99"

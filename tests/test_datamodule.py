@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import Callback
 from trees import write_class_folders
 
-from cifar_lightning.data import sources, synthetic
-from cifar_lightning.data.datamodule import CIFAR10DataModule, default_root
+from cifar_lightning.data import datamodule, synthetic
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.folders import ClassFolders
+from cifar_lightning.data.sources import default_root
 from cifar_lightning.models import MLPClassifier
 
 SIZES = {"val_size": 20, "batch_size": 16, "eval_batch_size": 7}
@@ -27,7 +28,7 @@ def root(tmp_path) -> Path:
 def parts_read(monkeypatch) -> dict[str, list[str]]:
     """The parts that are loaded, and those that are decoded, in order."""
     read: dict[str, list[str]] = {"loaded": [], "decoded": []}
-    load, decode = sources.load_part, ClassFolders.decode
+    load, decode = datamodule.load_part, ClassFolders.decode
 
     def load_noted(source, part, root):
         read["loaded"].append(part)
@@ -37,7 +38,7 @@ def parts_read(monkeypatch) -> dict[str, list[str]]:
         read["decoded"].append(part)
         return decode(self, part)
 
-    monkeypatch.setattr(sources, "load_part", load_noted)
+    monkeypatch.setattr(datamodule, "load_part", load_noted)
     monkeypatch.setattr(ClassFolders, "decode", decode_noted)
     return read
 

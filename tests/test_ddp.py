@@ -51,7 +51,7 @@ def test_two_processes_evaluate_as_one_does_with_any_batch_size():
     run = fit(*CNN)
     seen = []
     for devices in ((), TWO):
-        for batch_size in (1, 7, 500, 4096) if not devices else (7, 4096):
+        for batch_size in (1, 7, 500, 4096) if not devices else (7, 500):
             size = f"--data.eval_batch_size={batch_size}"
             command("test", "--run", run, size, *devices)
             seen.append(json.loads((run / "result.json").read_text())["test"])
@@ -84,4 +84,6 @@ def test_two_processes_train_as_one_does_on_the_same_batches():
         for version in ("one", "two")
     ]
     for name, weights in states[0].items():
-        torch.testing.assert_close(states[1][name], weights, rtol=1e-4, atol=1e-6)
+        # Sums in another order differ in the last bits, which ten steps with momentum enlarge; gradients of one half
+        # of the batch would differ by more than 0.01.
+        torch.testing.assert_close(states[1][name], weights, rtol=0, atol=2e-4)

@@ -7,8 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from cifar_lightning.data.datamodule import default_root
-from cifar_lightning.data.sources import NoDataError, find_source
+from cifar_lightning.data.sources import NoDataError, default_root, find_source
 
 __all__ = ["main"]
 

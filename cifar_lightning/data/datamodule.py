@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,24 +12,20 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from cifar_lightning.data.augment import Augmentation
 from cifar_lightning.data.loader import BatchLoader
+from cifar_lightning.data.sources import Part, default_root, find_source, load_part
 from cifar_lightning.data.split import Split, stratified_indices
+from cifar_lightning.data.synthetic import synthetic_split
 
-__all__ = ["CIFAR10DataModule", "default_root"]
+__all__ = ["CIFAR10DataModule"]
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["train", "test"]
 STAGES = {
     TrainerFn.FITTING: "fit",
     TrainerFn.VALIDATING: "validate",
     TrainerFn.TESTING: "test",
     TrainerFn.PREDICTING: "predict",
 }
-
-
-def default_root() -> Path:
-    """`$CIFAR10_ROOT` where it is set, else `data` in the working directory."""
-    return Path(os.environ.get("CIFAR10_ROOT") or "data")
 
 
 class CIFAR10DataModule(LightningDataModule):
@@ -129,13 +124,9 @@ class CIFAR10DataModule(LightningDataModule):
     def _load(self, part: Part) -> Split:
         if part not in self._parts:
             if self.source == "synthetic":
-                from cifar_lightning.data.synthetic import synthetic_split
-
                 logger.warning("The images are SYNTHETIC: rendered shapes, not CIFAR-10 (data.source=synthetic).")
                 self._parts[part] = synthetic_split(part, self.synthetic_sizes[part], self.split_seed)
             else:
-                from cifar_lightning.data.sources import find_source, load_part
-
                 source = find_source(self.root, self.download)
                 self.source_name = source.name
                 self._parts[part] = load_part(source, part, self.root)
@@ -146,7 +137,12 @@ class CIFAR10DataModule(LightningDataModule):
 
         Args:
             stage: "fit", "validate", "test" or "predict".
+
+        Raises:
+            ValueError: when the data cannot be had or do not fit the splits.
         """
+        if stage == "validate" and self.val_size == 0:
+            raise ValueError("Expected `data.val_size` above 0 to validate on, got 0: no images were held out.")
         if stage in ("fit", "validate") and self.val is None:
             self._cut(self._load("train"))
             del self._parts["train"]  # the cut copied it, and memory should hold it once

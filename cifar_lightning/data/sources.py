@@ -13,7 +13,7 @@ from cifar_lightning.data.download import download_archive
 from cifar_lightning.data.folders import ClassFolders
 from cifar_lightning.data.split import Split
 
-__all__ = ["NoDataError", "Part", "Source", "find_source", "load_part"]
+__all__ = ["NoDataError", "Part", "Source", "default_root", "find_source", "load_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ class Source(Protocol):
 
     def decode(self, part: Part) -> Split:
         """Reads one part, and no file of the other."""
+
+
+def default_root() -> Path:
+    """`$CIFAR10_ROOT` where it is set, else `data` in the working directory."""
+    return Path(os.environ.get("CIFAR10_ROOT") or "data")
 
 
 def find_source(root: Path, download: bool, manifest: official.Manifest | None = None) -> Source:
