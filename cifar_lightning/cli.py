@@ -14,7 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning import CLASSES, models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning.callbacks.checkpoint import RunCheckpoint
 from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.history import MetricsCSV
@@ -45,6 +46,8 @@ CALLBACK_DEFAULTS = {
     "early_stopping.monitor": "val/acc",
     "early_stopping.mode": "max",
     "early_stopping.patience": 10,
+    # A training that ends before its first validation has nothing to watch, which is no error.
+    "early_stopping.strict": False,
 }
 
 
@@ -124,12 +127,13 @@ class CifarCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Folder of an earlier run: takes its configuration and its checkpoint (best to evaluate, last to "
-            "continue with fit), and writes into it. Options after it change the configuration.",
+            "continue with fit), and writes into it. Options after it change the configuration; a continued training "
+            "keeps the settings of its optimizer and the patience of early stopping.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks that have a group of options of their own, and the links."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(FigureLogger, "figures")
         parser.set_defaults(CALLBACK_DEFAULTS)
@@ -148,12 +152,21 @@ class CifarCLI(LightningCLI):
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
+        metrics = ("loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES))
+        known = [f"{split}/{metric}" for split in ("train", "val") for metric in metrics]
+        for group in ("checkpoint", "early_stopping"):
+            if config[group].monitor not in known:
+                raise ValueError(
+                    f"Expected `{group}.monitor` to be one of {', '.join(known)}, got {config[group].monitor}."
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, with the run folder and what writes into it."""
         config = self.config[self.subcommand]
         self.name = config.name or type(self.model).__name__.removesuffix("Classifier").lower()
         self.ckpt_path, resumed = self._checkpoint(config)
+        # Here, before there is a folder or a second process: whatever is wrong with the data comes as one message.
+        self.datamodule.setup(self.subcommand)
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
         self.run_folder = resumed or self._claim(config)
@@ -167,7 +180,8 @@ class CifarCLI(LightningCLI):
             trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
         except MisconfigurationException as error:
             raise ValueError(
-                f"Expected `--trainer.accelerator`, `devices` and `strategy` that this machine has, got: {error}"
+                f"Expected `trainer` options that fit each other and this machine, got: {error} Look at "
+                "`--trainer.accelerator`, `--trainer.devices` and the option that this names."
             ) from error
         check_precision(str(config.trainer.precision or "32-true"), trainer.strategy.root_device.type)
         if self.subcommand == "fit":
@@ -200,18 +214,19 @@ class CifarCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         parsed = self.config[self.subcommand]
-        if parsed.data.val_size == 0:
+        if parsed.data.val_size == 0 or config["limit_val_batches"] == 0:
             # Nothing to watch: nothing is best, nothing stops early, and the last epoch is the result.
             callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping | ModelCheckpoint)]
-        if config["enable_checkpointing"] is not False:
-            # Lightning's save_last only follows the best; a run continues from its last epoch, best or not.
-            callbacks.append(
-                ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-            )
+        # Lightning's save_last only follows the best; a run continues from its last epoch, best or not.
+        callbacks.append(RunCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False))
+        if config["enable_checkpointing"] is False:
+            callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and self.run_folder is not None:
-                callback.dirpath = str(self.run_folder / runs.CHECKPOINTS)
-        callbacks += [EpochProgress(), StepSeed(parsed.seed_everything), Throughput()]
+                callback.dirpath = str((self.run_folder / runs.CHECKPOINTS).absolute())
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(EpochProgress())
+        callbacks += [StepSeed(parsed.seed_everything), Throughput()]
         if self.run_folder is not None:
             plain = yaml.safe_load(text := self._parser(self.subcommand).dump(portable(parsed), skip_none=False))
             shown = {key: plain[key] for key in ("model", "data")} | {"seed": plain["seed_everything"]}
@@ -248,7 +263,8 @@ class CifarCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Says where the predictions are."""
-        rank_zero_info(f"Predictions: {self.run_folder}/predictions/")
+        if self.run_folder is not None:
+            rank_zero_info(f"Predictions: {self.run_folder}/predictions/")
 
     def _report(self, split: str) -> None:
         metrics = self.trainer.callback_metrics
@@ -258,7 +274,7 @@ class CifarCLI(LightningCLI):
         ]
         images = "SYNTHETIC images" if self.datamodule.is_synthetic else "images"
         if parts:
-            n = self.datamodule.size(split)
+            n = int(self.model.confusion[split].sum())
             rank_zero_info(f"{split} on {n:,} {images}: {', '.join(parts)}")
         if self.run_folder is not None:
             rank_zero_info(f"Run folder: {self.run_folder}")

@@ -24,6 +24,7 @@ __all__ = [
     "write_text_atomic",
 ]
 
+CHECKPOINT_KEYS = ("state_dict", "epoch", "global_step", "optimizer_states", "pytorch-lightning_version")
 CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
 
 
@@ -61,8 +62,8 @@ def read_result(run: Path) -> dict[str, Any]:
 
 
 def write_result(run: Path, **entries: Any) -> None:
-    """Sets entries of `result.json` and leaves the others as they are."""
-    result = {**read_result(run), **entries}
+    """Sets entries of `result.json` and leaves the others as they are; None takes an entry away."""
+    result = {name: value for name, value in {**read_result(run), **entries}.items() if value is not None}
     # NaN is no JSON: a metric that is not a number is written as null.
     text = json.dumps(_without_nan(result), indent=2, allow_nan=False)
     write_text_atomic(run / RESULT, text + "\n")
@@ -196,9 +197,10 @@ def check_checkpoint(path: Path, model: torch.nn.Module) -> None:
             else f"it cannot be read ({reason[0][:200]})"
         )
         raise ValueError(f"Expected a checkpoint of this project in {path}, but {what}.") from error
-    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(weights, dict):
-        raise ValueError(f"Expected a checkpoint of this project in {path}, but it holds no `state_dict`.")
+    missing = [key for key in CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        raise ValueError(f"Expected a checkpoint of this project in {path}, but it holds no {', '.join(missing)}.")
+    weights = checkpoint["state_dict"]
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}
     if expected != found:

@@ -181,6 +181,8 @@ def test_read_only_root(tmp_path):
         (["--trainer.precision=8-bit"], "precision"),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs"),
         (["--figures.confusion_every_n_epochs=-1"], "figures.confusion_every_n_epochs"),
+        (["--early_stopping.monitor=val/accuracy"], "early_stopping.monitor"),
+        (["--trainer.limit_train_batches=2.5"], "limit_train_batches"),
         (["--config=missing.yaml"], "missing.yaml"),
         (["--run=nowhere"], "nowhere"),
         (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),

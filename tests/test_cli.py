@@ -144,6 +144,26 @@ def test_ckpt_path_last_and_best_mean_the_newest_run():
     assert "test" in json.loads((newest / "result.json").read_text())
 
 
+@pytest.mark.parametrize("option", ["enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"])
+def test_what_can_be_turned_off(option):
+    run = fit(*MLP, f"--trainer.{option}=false")
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    assert (run / "checkpoints").exists() == (option != "enable_checkpointing")
+
+
+def test_a_training_may_end_before_its_first_validation():
+    run = fit(*MLP, "--trainer.max_steps=3")
+    assert json.loads((run / "result.json").read_text())["fit"]["steps"] == 3
+    run = fit(*MLP, "--trainer.limit_val_batches=0")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_rates_count_the_images_that_were_seen():
+    run = fit(*MLP, "--trainer.limit_train_batches=2", "--trainer.max_epochs=1")
+    entry = json.loads((run / "result.json").read_text())["fit"]
+    assert entry["images_per_second"] * entry["seconds"] == pytest.approx(200, rel=0.1)
+
+
 def test_fast_dev_run_writes_nothing():
     assert main(["fit", *MLP, *DATA, "--trainer.fast_dev_run=true"]) == 0
     assert not Path("lightning_logs").exists()

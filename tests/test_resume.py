@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tiny import CNN, MLP, fit, state_sha256
 
 from cifar_lightning.__main__ import main
@@ -46,6 +47,24 @@ def test_stopped_after_an_epoch_and_resumed_equals_never_stopped(net, extra):
     results = [json.loads((run / "result.json").read_text())["fit"] for run in (part, whole)]
     assert results[0]["epochs"] == results[1]["epochs"] == 3
     assert results[0]["steps"] == results[1]["steps"]
+
+
+def test_a_run_that_was_moved_and_goes_on_remembers_its_best(tmp_path):
+    stop = ("--trainer.callbacks=stopping.StopAfter", "--trainer.callbacks.epochs=1")
+    part = fit(*MLP, *AUGMENTED, "--version=part", *stop)
+    moved = tmp_path / "elsewhere" / "mlp" / "part"
+    moved.parent.mkdir(parents=True)
+    part.rename(moved)
+    # Updates too small to see: the first epoch stays the best, or as good as any.
+    options = ["--trainer.callbacks=null", "--trainer.gradient_clip_val=1e-12"]
+    assert main(["fit", "--run", str(moved), *options]) == 0
+    header, *rows = (line.split(",") for line in (moved / "metrics.csv").read_text().splitlines())
+    accuracies = [float(row[header.index("val/acc")]) for row in rows]
+    assert len(accuracies) == 3
+    best = json.loads((moved / "result.json").read_text())["fit"]["best"]
+    assert best["score"] == pytest.approx(max(accuracies))
+    checkpoint = torch.load(moved / "checkpoints/best.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == accuracies.index(max(accuracies))
 
 
 def test_resuming_a_checkpoint_in_a_new_run_equals_never_stopped():

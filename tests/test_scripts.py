@@ -79,6 +79,14 @@ def test_the_readme_names_the_two_commands():
     assert "bash scripts/test.sh" in (ROOT / ".ci/run").read_text()
 
 
+def test_documents_are_filled_in_and_their_links_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text()
+        assert not re.findall(r"@[A-Z_]+@", text), page
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page}: {link}"
+
+
 @pytest.mark.slow
 def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
     """The script from start to end, with an installed environment in place of the one it would make."""

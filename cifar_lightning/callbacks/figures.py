@@ -29,7 +29,8 @@ class FigureLogger(Callback):
         confusion_every_n_epochs: Epochs between two confusion matrices of the validation images; 0 for none.
         filters_every_n_epochs: Epochs between two pictures of the first layer's weights; 0 for none.
         predictions_every_n_epochs: Epochs between two grids of predictions; 0 for none.
-        prediction_images: Images in the grid, the same ones each time, spread evenly over the split.
+        prediction_images: Images in the grid, the same ones each time, spread evenly over the split; with several
+            devices those of them that the first one evaluates.
 
     Raises:
         ValueError: for a number below its least; all problems in one message.
@@ -132,7 +133,7 @@ class FigureLogger(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(tag, figure, step, close=False)
-            if save and not trainer.fast_dev_run:
+            if save and trainer.loggers:  # a trial run has neither loggers nor a folder
                 folder = run_folder(trainer) / "figures"
                 folder.mkdir(parents=True, exist_ok=True)
                 save_figure(figure, str(folder / f"{tag.replace('/', '_')}.png"))

@@ -29,7 +29,9 @@ class MetricsCSV(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row of the epoch; training and validation are over by now."""
+        """Adds the row of the epoch; training and validation are over by now. Half an epoch gets none."""
+        if not trainer.is_last_batch:
+            return
         metrics = {
             k: float(f"{float(v):.7g}")
             for k, v in sorted(trainer.callback_metrics.items())

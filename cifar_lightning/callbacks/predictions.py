@@ -72,7 +72,9 @@ class PredictionWriter(Callback):
         self._outputs.append(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gathers and writes."""
+        """Gathers and writes; with no batch allowed there is nothing to write."""
+        if not self._outputs:
+            return
         mine = [torch.cat(parts).cpu() for parts in zip(*self._outputs, strict=True)]
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -31,6 +32,11 @@ class RunLogger(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Writes scalars."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flushes; Lightning's own writes an `hparams.yaml` as well, where `config.yaml` says it all."""
+        self.experiment.flush()
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
@@ -90,6 +96,14 @@ class TensorBoardRecords(Callback):
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes the learning rate: here, as `self.log` would copy it to the device at every step."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        if trainer.global_step % every == 0 and (writer := self._writer(trainer)) is not None:
+            writer.add_scalar("step/lr", trainer.optimizers[0].param_groups[0]["lr"], trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the final metrics of the training: of the checkpoint that is kept where one was chosen by them."""

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
 from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.data.loader import Batch
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import read_result, write_result
 
@@ -46,19 +47,19 @@ class RunResult(Callback):
         self.name = name
         self.seed = seed
         self._clock = 0.0
-        self._evaluated = 0
+        self._images = 0
         self._first_epoch = 0
 
     def _start(self) -> None:
         self._clock = time.monotonic()
-        self._evaluated = 0
+        self._images = 0
 
     def _write(self, trainer: Trainer, model: ImageClassifier, stage: str, entry: dict[str, Any], **top: Any) -> None:
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._clock
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        images = entry.pop("images")
+        images = self._images * trainer.world_size
         entry |= {
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1),
@@ -75,13 +76,54 @@ class RunResult(Callback):
             params=sum(p.numel() for p in model.parameters()),
             flops_per_image=flops_per_image(model),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
-            git_commit=environment.git_commit(),
-            versions=environment.versions(),
-            hardware=environment.hardware(),
+            **({} if stage != "fit" and "fit" in seen else self._made_with()),
             started=seen.get("started") or self._started_at,
             finished=now,
             **{stage: entry},
         )
+
+    @staticmethod
+    def _made_with() -> dict[str, Any]:
+        """What the training ran with; a test on another machine changes nothing about that."""
+        return {
+            "git_commit": environment.git_commit(),
+            "versions": environment.versions(),
+            "hardware": environment.hardware(),
+        }
+
+    def _count(self, batch: Batch) -> None:
+        self._images += len(batch.labels)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Counts the images."""
+        self._count(batch)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts the images of `validate`; those inside a training are no part of its rate."""
+        if trainer.state.fn == "validate":
+            self._count(batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts the images."""
+        self._count(batch)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Notes when the run started."""
@@ -95,20 +137,29 @@ class RunResult(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the entry "fit"; the status says whether early stopping ended the training."""
         stoppers = trainer.early_stopping_callbacks
-        stopped = any(stopper.stopped_epoch > 0 for stopper in stoppers if stopper is not None)
+        # Not just any stop that a checkpoint remembers: one of this training, after its last epoch.
+        ended = trainer.current_epoch - 1
+        stopped = trainer.should_stop and any(s is not None and s.stopped_epoch == ended for s in stoppers)
         epochs = trainer.current_epoch
         entry = {
             "metrics": _floats(trainer, ("train/", "val/")),
             "epochs": epochs,
             "steps": trainer.global_step,
-            "images": (epochs - self._first_epoch) * data_of(trainer).size("train"),
+            "resumed_from_epoch": self._first_epoch or None,
             "best": _best(trainer),
         }
-        self._write(trainer, as_classifier(pl_module), "fit", entry, status="early_stopped" if stopped else "completed")
+        self._write(
+            trainer,
+            as_classifier(pl_module),
+            "fit",
+            entry,
+            status="early_stopped" if stopped else "completed",
+            error=None,
+        )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Marks a training that broke off; evaluations leave the status of the training alone."""
-        if trainer.is_global_zero and trainer.training and self.run.is_dir() and any(self.run.iterdir()):
+        if trainer.is_global_zero and trainer.state.fn == "fit" and self.run.is_dir() and any(self.run.iterdir()):
             write_result(self.run, name=self.name, seed=self.seed, status="failed", error=repr(exception)[:500])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,7 +173,6 @@ class RunResult(Callback):
             model = as_classifier(pl_module)
             entry = {
                 "metrics": _floats(trainer, ("val/",)),
-                "images": data_of(trainer).size("val"),
                 "tta": model.tta,
                 "confusion": model.confusion["val"].tolist(),
             }
@@ -137,7 +187,6 @@ class RunResult(Callback):
         model = as_classifier(pl_module)
         entry = {
             "metrics": _floats(trainer, ("test/",)),
-            "images": data_of(trainer).size("test"),
             "tta": model.tta,
             "confusion": model.confusion["test"].tolist(),
         }

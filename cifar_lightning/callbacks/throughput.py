@@ -1,10 +1,11 @@
-"""Training images per second, measured without making a device wait."""
+"""Training images per second."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cifar_lightning.data.loader import Batch
@@ -15,8 +16,7 @@ __all__ = ["Throughput"]
 class Throughput(Callback):
     """Logs `train/images_per_second` each epoch, over all processes, validation and figures left out.
 
-    The clock stops after the last batch, where the metrics of the epoch have been computed and so the device is done.
-    (Lightning's ThroughputMonitor synchronises the device as it goes.)
+    (Lightning's ThroughputMonitor makes the device wait as it goes; here it waits once an epoch.)
     """
 
     def __init__(self) -> None:
@@ -34,5 +34,7 @@ class Throughput(Callback):
         """Counts the images of the batch, and logs after the last one."""
         self._images += len(batch.labels)
         if trainer.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
             rate = self._images * trainer.world_size / (time.monotonic() - self._started)
             pl_module.log("train/images_per_second", rate, on_step=False, on_epoch=True, sync_dist=True)

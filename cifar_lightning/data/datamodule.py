@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning.data.augment import Augmentation
 from cifar_lightning.data.loader import BatchLoader
@@ -124,7 +125,8 @@ class CIFAR10DataModule(LightningDataModule):
     def _load(self, part: Part) -> Split:
         if part not in self._parts:
             if self.source == "synthetic":
-                logger.warning("The images are SYNTHETIC: rendered shapes, not CIFAR-10 (data.source=synthetic).")
+                say = rank_zero_only(logger.warning)
+                say("The images are SYNTHETIC: rendered shapes, not CIFAR-10 (data.source=synthetic).")
                 self._parts[part] = synthetic_split(part, self.synthetic_sizes[part], self.split_seed)
             else:
                 source = find_source(self.root, self.download)
@@ -187,7 +189,8 @@ class CIFAR10DataModule(LightningDataModule):
         return 0 if split is None else len(split)
 
     def describe(self) -> dict[str, Any]:
-        """Source, fingerprint of the files' content and sizes of the splits that were read, for `result.json`."""
+        """Source, fingerprints of the content and sizes of the splits that were read, for `result.json`."""
         sizes = {name: n for name in ("train", "val", "test") if (n := self.size(name))}
-        read = self.train or self.test
-        return {"source": self.source_name, "fingerprint": read.fingerprint if read else None, **sizes}
+        prints = {"fingerprint": self.train, "test_fingerprint": self.test}
+        read = {name: split.fingerprint for name, split in prints.items() if split is not None}
+        return {"source": self.source_name, **read, **sizes}

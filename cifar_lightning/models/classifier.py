@@ -132,7 +132,6 @@ class ImageClassifier(LightningModule):
         # Metrics wait for the end of the epoch: some of them would make a GPU wait at every step.
         self._epoch_outputs.append((logits.detach(), batch.labels))
         self.log("step/loss", loss)
-        self.log("step/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
