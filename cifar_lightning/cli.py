@@ -165,8 +165,6 @@ class CifarCLI(LightningCLI):
         config = self.config[self.subcommand]
         self.name = config.name or type(self.model).__name__.removesuffix("Classifier").lower()
         self.ckpt_path, resumed = self._checkpoint(config)
-        # Here, before there is a folder or a second process: whatever is wrong with the data comes as one message.
-        self.datamodule.setup(self.subcommand)
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
         self.run_folder = resumed or self._claim(config)
@@ -248,6 +246,11 @@ class CifarCLI(LightningCLI):
         elif subcommand != "fit":
             kwargs["verbose"] = False
         return kwargs
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
+        self.datamodule.setup(subcommand)
+        super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
         """Says where the run lies."""

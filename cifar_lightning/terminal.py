@@ -20,6 +20,7 @@ IRRELEVANT = (
     ".*Total length of `list` across ranks is zero.*",  # no validation was asked for
     ".*The dirpath has changed.*best_model_score.*",  # a run that continues another has a best of its own
     ".*is not supported by the model summary.*",
+    ".*could not find the monitored key.*",  # a training that ends before its first validation
     ".*AMP with fp16 is not supported on CPU.*",  # an error of ours says so
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph

@@ -108,8 +108,9 @@ class ImageClassifier(LightningModule):
         """
         if images.dtype != torch.uint8:
             raise ValueError(f"Expected `images` as uint8 pixels in [0, 255], got {images.dtype}.")
-        scale = 1 / (255 * self.std)
-        return torch.addcmul(-self.mean / self.std, images, scale).contiguous(memory_format=self.memory_format)
+        # Converted first, then in place: operations on mixed types take ten times as long on a CPU.
+        floats = images.to(self.std.dtype).mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        return floats.contiguous(memory_format=self.memory_format)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, 32, 32) to logits (B, 10), without test-time augmentation."""
