@@ -201,6 +201,8 @@ def check_checkpoint(path: Path, model: torch.nn.Module) -> None:
     if missing:
         raise ValueError(f"Expected a checkpoint of this project in {path}, but it holds no {', '.join(missing)}.")
     weights = checkpoint["state_dict"]
+    if not isinstance(weights, dict):
+        raise ValueError(f"Expected a checkpoint of this project in {path}, but its state_dict holds no weights.")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}
     if expected != found:

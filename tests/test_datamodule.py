@@ -260,13 +260,14 @@ def test_synthetic_splits_are_those_of_the_split_seed():
 
 def test_a_description_says_what_was_read(root):
     data = CIFAR10DataModule(str(root), **SIZES)
-    assert data.describe() == {"source": "", "fingerprint": None}
+    assert data.describe() == {"source": ""}
     data.setup("test")
     test_fingerprint = ClassFolders(root).decode("test").fingerprint
-    assert data.describe() == {"source": "class folders", "fingerprint": test_fingerprint, "test": 20}
+    assert data.describe() == {"source": "class folders", "test_fingerprint": test_fingerprint, "test": 20}
     data.setup("fit")
     fingerprint = ClassFolders(root).decode("train").fingerprint
-    expected = {"source": "class folders", "fingerprint": fingerprint, "train": 40, "val": 20, "test": 20}
+    prints = {"fingerprint": fingerprint, "test_fingerprint": test_fingerprint}
+    expected = {"source": "class folders", **prints, "train": 40, "val": 20, "test": 20}
     assert data.describe() == expected
     assert [data.size(name) for name in ("train", "val", "test")] == [40, 20, 20]
 
