@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import TensorBoardPage, chromium, missing_programs, set_screen, tensorboard  # noqa: E402
 
-SCALARS = r"^(train|val)/(acc|loss)$|^lr|^train/images_per_second$"
+SCALARS = r"^(train|val)/(acc|loss)$|^step/lr$|^train/images_per_second$"
 
 
 def main() -> None:
