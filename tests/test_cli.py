@@ -1,8 +1,14 @@
 """The command line, driven in this process as a person would drive it."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -66,6 +72,25 @@ def test_one_line_an_epoch_where_nobody_watches(capsys):
     assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert "val loss" in lines[0]
     assert "\r" not in "".join(lines)
+
+
+def test_a_bar_in_a_terminal():
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # rows, columns; else it has none
+    args = [sys.executable, "-m", "cifar_lightning", "fit", *DATA, *MLP]
+    with subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends on Linux
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert "Epoch 0:" in text
+    assert "5/5" in text
+    assert "epoch 2/2:" in text
+    assert "v_num" not in text
 
 
 def test_metrics_csv_has_a_row_an_epoch():

@@ -31,6 +31,14 @@ class EpochProgress(TQDMProgressBar):
         """Whether the bar is drawn: only where someone watches."""
         return super().is_enabled and self._interactive
 
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What the bar shows: not the last four letters of the version, which Lightning adds."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown
+
     def on_train_epoch_start(self, trainer: Trainer, *args: object) -> None:
         """Starts the clock of the epoch."""
         self._started = time.monotonic()
