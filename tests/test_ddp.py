@@ -11,6 +11,8 @@ import pytest
 import torch
 from tiny import CNN, DATA, fit
 
+pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
+
 TWO = ("--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.accelerator=cpu")
 
 
@@ -21,7 +23,7 @@ def command(*args: object) -> str:
         [sys.executable, "-m", "cifar_lightning", *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stdout + done.stderr
