@@ -26,6 +26,7 @@ from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.models.classifier import ImageClassifier
 
 __all__ = ["CifarCLI"]
@@ -250,6 +251,8 @@ class CifarCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
         self.datamodule.setup(subcommand)
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()  # only now: what reading the data leaves behind can go
         super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from cifar_lightning.models import CNN, MLP, ResNet
-from cifar_lightning.optim.groups import decay_groups
+from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.schedule import lr_factor
 
 
 @pytest.mark.parametrize("net", [MLP([8]), MLP([8], norm="none"), CNN([8, 8], [1, 2], norm="group"), ResNet(20)])
 def test_weights_decay_and_nothing_else(net):
-    weights, biases = decay_groups(net)
+    weights, biases = parameter_groups(net)
     expected = {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     assert {id(p) for p in weights["params"]} == expected
     assert {id(p) for p in biases["params"]} == {id(p) for p in net.parameters()} - expected
@@ -26,7 +26,7 @@ def test_weights_decay_and_nothing_else(net):
 def test_an_optimizer_takes_the_groups():
     net = nn.Linear(3, 2)
     before = net.weight.detach().clone(), net.bias.detach().clone()
-    optimizer = torch.optim.SGD(decay_groups(net), lr=0.5, weight_decay=0.1)
+    optimizer = torch.optim.SGD(parameter_groups(net), lr=0.5, weight_decay=0.1)
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -37,7 +37,7 @@ def test_an_optimizer_takes_the_groups():
 def test_frozen_parameters_and_empty_groups_are_left_out():
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)
-    (group,) = decay_groups(net)
+    (group,) = parameter_groups(net)
     assert group["name"] == "weights"
     assert group["params"] == [net.weight]
 

@@ -7,12 +7,18 @@ its rows. So an image is augmented alike whatever the batch size, the device and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Augmentation", "Draws", "apply_draws", "cutout", "flip_translate"]
+from cifar_lightning.seeding import generator
+
+__all__ = ["Augmentation", "Draws", "Flip", "apply_draws", "cutout", "flip_translate", "resize"]
+
+Flip = bool | Literal["alternating"]
 
 CUTOUT_FILL = (125, 123, 114)
 """Cutout paints the mean colour of the CIFAR-10 training images: zero after normalisation."""
@@ -50,13 +56,15 @@ class Augmentation:
     """Which augmentations are on, and their sizes.
 
     Attributes:
-        flip: mirror half of the images left to right.
+        flip: mirror half of the images left to right: others each epoch (True), or those of every even epoch and the
+            rest in every odd one ("alternating"), so that two epochs show both sides of each image (Jordan 2024,
+            arXiv 2404.00498).
         translate_px: largest shift in each direction in pixels, with reflection at the border; 0 is off.
         cutout_px: side of the square cut out of each image, in pixels; 0 is off. The centre is anywhere in the image,
             so the square may stick out (DeVries and Taylor 2017, arXiv 1708.04552).
     """
 
-    flip: bool = False
+    flip: Flip = False
     translate_px: int = 0
     cutout_px: int = 0
 
@@ -69,15 +77,23 @@ class Augmentation:
             found.append(f"Expected `data.cutout_px` in [0, {size}] pixels, got {self.cutout_px}.")
         return found
 
-    def draw(self, n: int, generator: torch.Generator, size: int = 32) -> Draws:
+    def draw(self, n: int, rng: torch.Generator, size: int = 32) -> Draws:
         """Draws the parameters of n images, on the CPU."""
-        t, g = self.translate_px, generator
+        t, g = self.translate_px, rng
         return Draws(
             flip=torch.rand(n, generator=g) < 0.5 if self.flip else None,
             shift=torch.randint(-t, t + 1, (n, 2), generator=g) if t else None,
             hole=torch.randint(0, size, (n, 2), generator=g) if self.cutout_px else None,
             hole_px=self.cutout_px,
         )
+
+    def draw_epoch(self, n: int, seed: int, epoch: int) -> Draws:
+        """Draws the parameters of all n images of a split for one epoch, on the CPU."""
+        draws = self.draw(n, generator("augment", seed, epoch))
+        if self.flip == "alternating":
+            first = torch.rand(n, generator=generator("flip", seed)) < 0.5
+            draws = replace(draws, flip=first ^ bool(epoch % 2))
+        return draws
 
 
 def apply_draws(images: Tensor, draws: Draws) -> Tensor:
@@ -144,3 +160,20 @@ def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
     for channel, value in enumerate(CUTOUT_FILL):
         painted[:, channel].add_(hole, alpha=value)
     return painted
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Scales a batch down, with bilinear weights over all pixels that a new one covers.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        size: side of the new images in pixels.
+
+    Returns:
+        uint8 (B, 3, size, size); the same tensor when there is nothing to do.
+    """
+    if images.shape[-1] == size:
+        return images
+    # In floats: not every device has this for bytes. Rounding costs less than the noise of the camera.
+    small = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    return small.round_().clamp_(0, 255).to(torch.uint8)

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
-from cifar_lightning.data.augment import Augmentation
+from cifar_lightning.data.augment import Augmentation, Flip
 from cifar_lightning.data.loader import BatchLoader
 from cifar_lightning.data.sources import Part, default_root, find_source, load_part
 from cifar_lightning.data.split import Split, stratified_indices
@@ -46,9 +46,12 @@ class CIFAR10DataModule(LightningDataModule):
         split_seed: Seed of the choice of validation images, and of the synthetic images; kept apart from the seed of
             the run, so that runs with different seeds are compared on the same images.
         train_size: Train on this many of the remaining images only, the same share of every class; null for all.
-        flip: Mirror each training image left to right with probability one half.
+        flip: Mirror half of the training images left to right: true for others each epoch, "alternating" for the ones
+            that the epoch before did not, false for none.
         translate_px: Shift each training image by up to this many pixels each way, reflected at the border; 0 is off.
         cutout_px: Side of the square cut out of each training image, in pixels; 0 is off.
+        image_sizes: Side in pixels of the training images of each epoch, the last one from then on: small images make
+            the first epochs cheap. Default: 32 throughout. For networks that take any size.
         synthetic_train: Training images to render for source "synthetic".
         synthetic_test: Test images to render for source "synthetic".
         seed: Seed of the order and augmentation of the training images; the command line sets it to the run's.
@@ -67,9 +70,10 @@ class CIFAR10DataModule(LightningDataModule):
         val_size: int = 5000,
         split_seed: int = 0,
         train_size: int | None = None,
-        flip: bool = True,
+        flip: Flip = True,
         translate_px: int = 2,
         cutout_px: int = 0,
+        image_sizes: list[int] | None = None,
         synthetic_train: int = 10_000,
         synthetic_test: int = 2_000,
         seed: int = 0,
@@ -84,6 +88,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.split_seed = split_seed
         self.train_size = train_size
         self.augmentation = Augmentation(flip, translate_px, cutout_px)
+        self.image_sizes = image_sizes or []
         self.synthetic_sizes: dict[Part, int] = {"train": synthetic_train, "test": synthetic_test}
         self.seed = seed
         self._check_arguments()
@@ -101,6 +106,8 @@ class CIFAR10DataModule(LightningDataModule):
                 problems.append(f"Expected `data.{name}` to be at least 1 image, got {value}.")
         if self.val_size < 0:
             problems.append(f"Expected `data.val_size` to be at least 0 images, got {self.val_size}.")
+        if any(not 1 <= size <= 32 for size in self.image_sizes):
+            problems.append(f"Expected `data.image_sizes` in [1, 32] pixels, got {self.image_sizes}.")
         if self.train_size is not None and self.train_size < 1:
             problems.append(f"Expected `data.train_size` to be at least 1 image or null, got {self.train_size}.")
         if problems:
@@ -169,7 +176,14 @@ class CIFAR10DataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled and augmented training batches."""
-        return self._loader(self.train, self.batch_size, augmentation=self.augmentation, shuffle=True, seed=self.seed)
+        return self._loader(
+            self.train,
+            self.batch_size,
+            augmentation=self.augmentation,
+            sizes=self.image_sizes,
+            shuffle=True,
+            seed=self.seed,
+        )
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The held-out images as they are; no loader at all when `val_size` is 0."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cifar_lightning.data.augment import Augmentation, apply_draws
+from cifar_lightning.data.augment import Augmentation, apply_draws, resize
 from cifar_lightning.seeding import generator
 
 __all__ = ["Batch", "BatchLoader", "batch_bounds"]
@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """One batch of one process.
 
     Attributes:
-        images: uint8 (B, 3, 32, 32).
+        images: uint8 (B, 3, 32, 32), or smaller where the epoch has smaller ones.
         labels: int64 (B,).
         indices: int64 (B,), the positions of the images in their split.
     """
@@ -70,6 +70,8 @@ class BatchLoader:
         labels: int64 (N,), on the same device.
         batch_size: largest batch of one process.
         augmentation: what to draw for each image, or None for images as they are.
+        sizes: side in pixels to which the images of each epoch are scaled, the last one from then on; empty leaves
+            them as they are.
         shuffle: take the images in a new order each epoch, or as they stand.
         seed: seed of the order and the augmentation.
         rank: this process.
@@ -89,6 +91,7 @@ class BatchLoader:
         batch_size: int,
         *,
         augmentation: Augmentation | None = None,
+        sizes: Sequence[int] = (),
         shuffle: bool = False,
         seed: int = 0,
         rank: int = 0,
@@ -97,6 +100,7 @@ class BatchLoader:
         self.images = images
         self.labels = labels
         self.augmentation = augmentation
+        self.sizes = tuple(sizes)
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
@@ -124,10 +128,12 @@ class BatchLoader:
         order = order.to(device)
         draws = None
         if self.augmentation is not None:
-            draws = self.augmentation.draw(n, generator("augment", self.seed, self.epoch)).to(device)
+            draws = self.augmentation.draw_epoch(n, self.seed, self.epoch).to(device)
         for first, last in self._bounds:
             indices = order[first:last]
             images = self.images.index_select(0, indices)
             if draws is not None:
                 images = apply_draws(images, draws[first:last])
+            if self.sizes:
+                images = resize(images, self.sizes[min(self.epoch, len(self.sizes) - 1)])
             yield Batch(images, self.labels.index_select(0, indices), indices)

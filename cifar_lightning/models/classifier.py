@@ -16,7 +16,7 @@ from cifar_lightning.data.loader import Batch
 from cifar_lightning.metrics import ClassificationMetrics
 from cifar_lightning.models.network import Network
 from cifar_lightning.models.tta import TTAName, tta_logits
-from cifar_lightning.optim.groups import decay_groups
+from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.schedule import ScheduleName, lr_factor
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
@@ -25,6 +25,9 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 """Mean and standard deviation of each channel over all pixels of the 50,000 training images, in [0, 1]. (The widely
 copied 0.2023, 0.1994, 0.2010 is the mean over images of each image's own deviation.)"""
+
+STATISTICS_IMAGES = 1000
+"""Training images, evenly over the split, from which a network computes the layers that come from data."""
 
 
 class ImageClassifier(LightningModule):
@@ -122,8 +125,28 @@ class ImageClassifier(LightningModule):
         return tta_logits(self.net.forward, self.normalize(images), self.tta)
 
     def setup(self, stage: str) -> None:
-        """Compiles the network in place, so that the names in checkpoints do not change; evaluation stays eager."""
-        if stage == "fit" and self.compile_net:
+        """Computes what comes from data and compiles the network.
+
+        Compiled in place, the names in checkpoints do not change; evaluation stays eager. A checkpoint to continue
+        from is loaded after this.
+
+        Raises:
+            ValueError: when the data have images of a size that the network cannot take.
+        """
+        if stage != "fit":
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            smallest = min(data.image_sizes, default=32)
+            if smallest < self.net.min_image_size:
+                raise ValueError(
+                    f"Expected `data.image_sizes` of at least {self.net.min_image_size} pixels for this network, got "
+                    f"{smallest}."
+                )
+            images = data.train.images
+            chosen = torch.arange(0, len(images), max(1, len(images) // STATISTICS_IMAGES))
+            self.net.initialise_from(self.normalize(images[chosen]))
+        if self.compile_net:
             self.net.compile()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -206,7 +229,7 @@ class ImageClassifier(LightningModule):
             ValueError: when the schedule falls and the length of the training is not known.
         """
         self.check_length(self.trainer)
-        optimizer = self.optimizer(decay_groups(self))
+        optimizer = self.optimizer(parameter_groups(self))
         self.trainer.fit_loop.setup_data()  # Lightning counts the batches of an epoch only where epochs are limited
         total = self.trainer.estimated_stepping_batches
         total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not ask

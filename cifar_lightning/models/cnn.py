@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, NormName, initialise, norm_2d
 from cifar_lightning.models.network import Network
+from cifar_lightning.models.whitening import whitening_filters
 
 __all__ = ["CNN", "CNNClassifier"]
 
@@ -32,6 +34,8 @@ class Stage(nn.Module):
         activation: ActivationName,
         pooling: PoolingName,
         residual: bool,
+        norm_momentum: float,
+        norm_scale: bool,
     ) -> None:
         super().__init__()
         pools = {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2), "stride": nn.Identity()}
@@ -41,7 +45,7 @@ class Stage(nn.Module):
             return nn.Conv2d(channels, width, kernel_size, stride, padding=kernel_size // 2, bias=bias)
 
         def norm_act() -> list[nn.Module]:
-            return [norm_2d(norm, width), ACTIVATIONS[activation]()]
+            return [norm_2d(norm, width, norm_momentum, norm_scale), ACTIVATIONS[activation]()]
 
         self.down = nn.Sequential(conv(fan_in, 2 if pooling == "stride" else 1), pools[pooling], *norm_act())
         self.body = nn.Sequential()
@@ -70,6 +74,11 @@ class CNN(Network):
         dropout: Probability to drop a feature before the linear layer, in [0, 1).
         logit_scale: Factor on the logits. Features that are the maximum over an image are large; a small factor keeps
             the linear layer stable at high learning rates (airbench94 takes 1/9).
+        whiten_px: Side in pixels of the patches that a fixed first layer whitens, computed from the training images;
+            0 for no such layer.
+        dirac: Start each convolution with the identity on as many channels as it can pass on.
+        norm_momentum: Weight of the newest batch in the statistics that batch normalisation evaluates with.
+        norm_scale: Train the scales of batch normalisation, or leave them at 1.
 
     Raises:
         ValueError: for shapes that make no network; all problems in one message.
@@ -86,24 +95,59 @@ class CNN(Network):
         residual: bool = False,
         dropout: float = 0.0,
         logit_scale: float = 0.125,
+        whiten_px: int = 0,
+        dirac: bool = False,
+        norm_momentum: float = 0.1,
+        norm_scale: bool = True,
     ) -> None:
         super().__init__()
-        self._check_arguments(widths, depths, kernel_size, residual, dropout, logit_scale)
-        self.stages = nn.ModuleList()
+        self._check_arguments(widths, depths, kernel_size, residual, dropout, logit_scale, whiten_px, norm_momentum)
+        self.min_image_size = 2 ** len(widths) + max(0, whiten_px - 1)
+        self.whiten = None
         fan_in = 3
+        if whiten_px:
+            # Neither its weights nor a bias are trained, so backward stops before the largest activations.
+            layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, bias=False).requires_grad_(False)
+            self.whiten = nn.Sequential(layer, ACTIVATIONS[activation]())
+            fan_in = layer.out_channels
+        self.stages = nn.ModuleList()
         for width, depth in zip(widths, depths, strict=True):
-            self.stages.append(Stage(fan_in, width, depth, kernel_size, norm, activation, pooling, residual))
+            self.stages.append(
+                Stage(
+                    fan_in,
+                    width,
+                    depth,
+                    kernel_size,
+                    norm,
+                    activation,
+                    pooling,
+                    residual,
+                    norm_momentum,
+                    norm_scale,
+                )
+            )
             fan_in = width
         self.pool = nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(fan_in, 10)
+        self.head = nn.Linear(fan_in, 10, bias=False)  # the classes are balanced: there is nothing for one to learn
         self.logit_scale = logit_scale
         if norm == "none":
             initialise(self)
+        if dirac:
+            for module in self.stages.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.dirac_(module.weight.data[: module.in_channels])
 
     @staticmethod
     def _check_arguments(
-        widths: list[int], depths: list[int], kernel_size: int, residual: bool, dropout: float, logit_scale: float
+        widths: list[int],
+        depths: list[int],
+        kernel_size: int,
+        residual: bool,
+        dropout: float,
+        logit_scale: float,
+        whiten_px: int,
+        norm_momentum: float,
     ) -> None:
         problems = []
         if not 1 <= len(widths) <= 5 or min(widths) < 1:
@@ -121,11 +165,25 @@ class CNN(Network):
             problems.append(f"Expected `model.dropout` in [0, 1), got {dropout}.")
         if not logit_scale > 0:
             problems.append(f"Expected `model.logit_scale` above 0, got {logit_scale}.")
+        if not 0 <= whiten_px <= 5:
+            problems.append(f"Expected `model.whiten_px` in [0, 5] pixels, got {whiten_px}.")
+        if not 0 < norm_momentum <= 1:
+            problems.append(f"Expected `model.norm_momentum` in (0, 1], got {norm_momentum}.")
         if problems:
             raise ValueError(" ".join(problems))
 
+    def initialise_from(self, images: Tensor) -> None:
+        """Whitens the patches of the images (N, 3, 32, 32), when there is a layer for it."""
+        if self.whiten is not None:
+            layer = self.whiten[0]
+            assert isinstance(layer, nn.Conv2d)
+            with torch.no_grad():
+                layer.weight.copy_(whitening_filters(images, layer.kernel_size[0]))
+
     def features(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, 32, 32) to pooled features (B, widths[-1])."""
+        """Normalised images (B, 3, H, W), at least `min_image_size` a side, to pooled features (B, widths[-1])."""
+        if self.whiten is not None:
+            images = self.whiten(images)
         for stage in self.stages:
             images = stage(images)
         return self.pool(images).flatten(1)
@@ -153,6 +211,11 @@ class CNNClassifier(ImageClassifier):
         dropout: Probability to drop a feature before the linear layer, in [0, 1).
         logit_scale: Factor on the logits. Features that are the maximum over an image are large; a small factor keeps
             the linear layer stable at high learning rates (airbench94 takes 1/9).
+        whiten_px: Side in pixels of the patches that a fixed first layer whitens, computed from the training images;
+            0 for no such layer.
+        dirac: Start each convolution with the identity on as many channels as it can pass on.
+        norm_momentum: Weight of the newest batch in the statistics that batch normalisation evaluates with.
+        norm_scale: Train the scales of batch normalisation, or leave them at 1.
         **training: What all classifiers share.
     """
 
@@ -167,9 +230,27 @@ class CNNClassifier(ImageClassifier):
         residual: bool = False,
         dropout: float = 0.0,
         logit_scale: float = 0.125,
+        whiten_px: int = 0,
+        dirac: bool = False,
+        norm_momentum: float = 0.1,
+        norm_scale: bool = True,
         **training: Any,
     ) -> None:
         widths = [64, 128, 256] if widths is None else widths
         depths = [2] * len(widths) if depths is None else depths
-        net = CNN(widths, depths, kernel_size, norm, activation, pooling, residual, dropout, logit_scale)
+        net = CNN(
+            widths,
+            depths,
+            kernel_size,
+            norm,
+            activation,
+            pooling,
+            residual,
+            dropout,
+            logit_scale,
+            whiten_px,
+            dirac,
+            norm_momentum,
+            norm_scale,
+        )
         super().__init__(net, **training)

@@ -32,10 +32,19 @@ def norm_1d(name: MLPNormName, features: int) -> nn.Module:
     return makers[name](features)
 
 
-def norm_2d(name: NormName, channels: int) -> nn.Module:
-    """Normalisation of (B, channels, H, W); group normalisation takes 8 channels a group where they divide evenly."""
+def norm_2d(name: NormName, channels: int, momentum: float = 0.1, scale: bool = True) -> nn.Module:
+    """Normalisation of (B, channels, H, W); group normalisation takes 8 channels a group where they divide evenly.
+
+    Args:
+        name: "batch", "group" or "none".
+        channels: channels to normalise.
+        momentum: weight of the newest batch in the statistics that a batch normalisation evaluates with.
+        scale: train a factor for each channel of a batch normalisation, or leave it at 1.
+    """
     if name == "batch":
-        return nn.BatchNorm2d(channels)
+        layer = nn.BatchNorm2d(channels, momentum=momentum)
+        layer.weight.requires_grad_(scale)
+        return layer
     if name == "group":
         return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
     return nn.Identity()

@@ -12,6 +12,16 @@ __all__ = ["Network"]
 class Network(nn.Module):
     """A network from normalised images to logits that can be looked into."""
 
+    min_image_size: int = 32
+    """Side in pixels of the smallest images that it takes; 32 for a network that takes no other size."""
+
+    def initialise_from(self, images: Tensor) -> None:
+        """Computes the layers that come from data, if there are any, before the first step.
+
+        Args:
+            images: normalised training images, float (N, 3, 32, 32), all classes among them.
+        """
+
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Normalised float images (B, 3, 32, 32) to the features (B, F) that the linear layer classifies."""

@@ -1,1 +1,5 @@
-"""Parameter groups and learning-rate schedules."""
+"""Optimizers, parameter groups and learning-rate schedules."""
+
+from cifar_lightning.optim.muon import Muon
+
+__all__ = ["Muon"]
