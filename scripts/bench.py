@@ -4,130 +4,75 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torchvision import datasets, transforms
 
 from cifar_lightning import environment
-from cifar_lightning.data.augment import Augmentation
-from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.loader import BatchLoader
-from cifar_lightning.data.split import Split
-from cifar_lightning.models.classifier import CIFAR10_MEAN, CIFAR10_STD
-from cifar_lightning.models.mlp import MLPClassifier
-
-FLIP, TRANSLATE_PX, CUTOUT_PX = True, 4, 8
+from cifar_lightning.benchmarks.input import bench_input
+from cifar_lightning.benchmarks.overhead import bench_overhead
+from cifar_lightning.benchmarks.scale import bench_scale
+from cifar_lightning.benchmarks.start import bench_start
+from cifar_lightning.benchmarks.train import bench_train
 
 
-def in_memory(train: Split, batch_size: int) -> Callable[[int], Tensor]:
-    """This project's path: shuffle, gather, flip, translate, cutout and normalise whole batches."""
-    loader = BatchLoader(
-        train.images,
-        train.labels,
-        batch_size,
-        augmentation=Augmentation(FLIP, TRANSLATE_PX, CUTOUT_PX),
-        shuffle=True,
-    )
-    normalize = MLPClassifier([]).normalize
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__)
+    commands = result.add_subparsers(required=True, dest="benchmark")
 
-    def epoch(index: int) -> Tensor:
-        loader.set_epoch(index)
-        for batch in loader:
-            last = normalize(batch.images)
-        return last
+    def command(name: str, run: object, brief: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=brief, description=run.__doc__)
+        made.set_defaults(run=run)
+        made.add_argument("--output", type=Path, help="JSON file to write")
+        return made
 
-    return epoch
+    made = command("input", bench_input, "the data path against the usual pipeline")
+    made.add_argument("--root", help="data root; default $CIFAR10_ROOT, else data/")
+    made.add_argument("--source", choices=("auto", "synthetic"), default="auto", help="real images or synthetic ones")
+    made.add_argument("--val_size", type=int, default=5000, help="images held out (default 5000)")
+    made.add_argument("--batch_size", type=int, default=500, help="images a batch (default 500)")
+    made.add_argument("--workers", type=int, default=2, help="worker processes of the usual pipeline (default 2)")
+    made.add_argument("--rounds", type=int, default=5, help="measured epochs of each path (default 5)")
 
+    more = "further options are those of `fit`"
+    made = command("overhead", bench_overhead, f"Lightning's fit against a bare loop; {more}")
+    made.add_argument("config", help="recipe to run")
+    made.add_argument("--epochs", type=int, default=2, help="epochs of each run (default 2)")
+    made.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
 
-def usual(train: Split, batch_size: int, workers: int) -> Callable[[int], Tensor]:
-    """The pipeline of most CIFAR-10 scripts: torchvision's CIFAR10, transforms on PIL images, a DataLoader."""
-    dataset = datasets.CIFAR10.__new__(datasets.CIFAR10)  # its items, without its files, which may not be here
-    dataset.data = train.images.permute(0, 2, 3, 1).numpy()
-    dataset.targets = train.labels.tolist()
-    dataset.target_transform = None
-    dataset.transform = transforms.Compose(
-        [
-            transforms.RandomCrop(32, padding=TRANSLATE_PX, padding_mode="reflect"),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(CIFAR10_MEAN, CIFAR10_STD),
-            transforms.RandomErasing(p=1.0, scale=((CUTOUT_PX / 32) ** 2,) * 2, ratio=(1.0, 1.0)),
-        ]
-    )
-    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    made = command("train", bench_train, f"time and epochs to a target accuracy; {more}")
+    made.add_argument("config", help="recipe to run")
+    made.add_argument("--target", type=float, default=0.9, help="validation accuracy to reach (default 0.9)")
+    made.add_argument("--seeds", type=int, default=1, help="runs, with seeds from 0 (default 1)")
+    made.add_argument("--test", action="store_true", help="run `test` on each as well")
 
-    def epoch(index: int) -> Tensor:
-        for images, _ in loader:
-            last = images
-        return last
+    made = command("scale", bench_scale, "images/s against batch size, width, depth, threads and devices")
+    made.add_argument("--steps", type=int, default=5, help="measured steps of each point (default 5)")
 
-    return epoch
+    made = command("start", bench_start, f"imports, --help and time to the first step; {more}")
+    made.add_argument("config", help="recipe to run")
+    made.add_argument("--rounds", type=int, default=5, help="measured starts (default 5)")
+    return result
 
 
-def bench_input(args: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of both input paths on the training images, in turn, after one unmeasured epoch of each."""
-    data = CIFAR10DataModule(root=args.root, source=args.source, val_size=args.val_size)
-    data.setup("fit")
-    assert data.train is not None
-    paths = {
-        "in memory (this project)": in_memory(data.train, args.batch_size),
-        f"usual (DataLoader, {args.workers} workers)": usual(data.train, args.batch_size, args.workers),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in paths}
-    for index in range(args.rounds + 1):
-        for name, epoch in paths.items():
-            started = time.perf_counter()
-            epoch(index)
-            if index:  # the first round starts workers and fills caches
-                rates[name].append(len(data.train) / (time.perf_counter() - started))
-    ours, theirs = rates.values()
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    print(f"{'input path':34} {'images/s, median':>18} {'lowest':>10} {'highest':>10}")
-    for name, values in rates.items():
-        print(f"{name:34} {statistics.median(values):18,.0f} {min(values):10,.0f} {max(values):10,.0f}")
-    print(f"ratio in each of {args.rounds} rounds: {', '.join(f'{ratio:.1f}' for ratio in ratios)}")
-    return {
-        "benchmark": "input",
-        "what": f"flip, translate {TRANSLATE_PX} px with reflection, cutout {CUTOUT_PX} px, normalise to float32",
-        "images": len(data.train),
-        "data": data.describe(),
-        "batch_size": args.batch_size,
-        "images_per_second": rates,
-        "ratios": ratios,
-        "median_ratio": statistics.median(ratios),
-    }
-
-
-def main() -> None:
+def main() -> int:
     """Runs the benchmark that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser(
-        "input", help="the data path against the usual pipeline", description=bench_input.__doc__
-    )
-    command.set_defaults(run=bench_input)
-    command.add_argument("--root", help="data root; default $CIFAR10_ROOT, else data/")
-    command.add_argument(
-        "--source", choices=("auto", "synthetic"), default="auto", help="real images or synthetic ones"
-    )
-    command.add_argument("--val_size", type=int, default=5000, help="images held out (default 5000)")
-    command.add_argument("--batch_size", type=int, default=500, help="images a batch (default 500)")
-    command.add_argument("--workers", type=int, default=2, help="worker processes of the usual pipeline (default 2)")
-    command.add_argument("--rounds", type=int, default=5, help="measured epochs of each path (default 5)")
-    command.add_argument("--output", type=Path, help="JSON file to write")
-    args = parser.parse_args()
-    result = args.run(args)
+    parsed = parser()
+    args, options = parsed.parse_known_args()
+    args.options = options
+    if args.options and not hasattr(args, "config"):
+        parsed.error(f"unrecognized arguments: {' '.join(args.options)}")
+    try:
+        result = {"benchmark": args.benchmark, **args.run(args)}
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     result |= {"versions": environment.versions(), "hardware": environment.hardware()}
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_lightning.data.augment import CUTOUT_FILL, Augmentation, apply_draws, cutout, flip_translate
+from cifar_lightning.data.augment import CUTOUT_FILL, Augmentation, apply_draws, cutout, flip_translate, resize
 from cifar_lightning.models.classifier import CIFAR10_MEAN
 
 
@@ -184,3 +184,32 @@ def test_rows_of_draws_belong_to_their_images():
 )
 def test_problems(augmentation, messages):
     assert augmentation.problems() == messages
+
+
+def test_alternating_flips_show_each_side_in_two_epochs():
+    augmentation = Augmentation(flip="alternating", translate_px=2)
+    draws = [augmentation.draw_epoch(2000, seed, epoch) for seed in (0, 1) for epoch in range(3)]
+    for first, second, third in (draws[:3], draws[3:]):
+        assert torch.equal(first.flip, ~second.flip)
+        assert torch.equal(first.flip, third.flip)
+        assert abs(first.flip.double().mean() - 0.5) < 0.05
+        assert not torch.equal(first.shift, third.shift)
+    assert not torch.equal(draws[0].flip, draws[3].flip)
+
+
+def test_random_flips_are_drawn_anew_each_epoch():
+    first, second = (Augmentation(flip=True).draw_epoch(2000, 0, epoch).flip for epoch in (0, 1))
+    assert 800 < (first ^ second).sum() < 1200
+
+
+def test_resizing_averages_the_pixels_that_a_new_one_covers():
+    images = random_images(3)
+    small = resize(images, 16)
+    assert small.dtype == torch.uint8
+    # Half the size: a triangle over four pixels with the weights 1, 3, 3 and 1, in both directions.
+    weights = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    windows = images[:, :, 1:, 1:].double().unfold(2, 4, 2).unfold(3, 4, 2)  # of outputs 1 to 14
+    expected = torch.einsum("nchwij,i,j->nchw", windows, weights.double(), weights.double())
+    assert (small[:, :, 1:-1, 1:-1].double() - expected).abs().max() <= 0.51
+    assert resize(images, 32) is images
+    assert torch.equal(resize(torch.full((1, 3, 32, 32), 7, dtype=torch.uint8), 20), torch.full((1, 3, 20, 20), 7))

@@ -269,3 +269,20 @@ def test_checkpoint_of_another_network(capsys):
     run = fit(*MLP)
     message = refused(capsys, "test", *CNN, *DATA, "--ckpt_path", run / "checkpoints/best.ckpt")
     assert "--run" in message
+
+
+def test_images_too_small_for_the_network(capsys):
+    for model, least in (("MLPClassifier", 32), ("CNNClassifier", 8)):
+        args = ["fit", "--model", model, "--data.source=synthetic", "--data.image_sizes=[7, 32]", "--version=v"]
+        assert main(args) == 2
+        assert f"`data.image_sizes` of at least {least} pixels for this network, got 7" in capsys.readouterr().err
+    assert main(["fit", "--model", "CNNClassifier", "--data.image_sizes=[0, 40]"]) == 2
+    assert "`data.image_sizes` in [1, 32] pixels, got [0, 40]" in capsys.readouterr().err
+
+
+def test_sizes_of_the_first_layer_and_its_statistics(capsys):
+    args = ["fit", "--model", "CNNClassifier", "--model.whiten_px=9", "--model.norm_momentum=0"]
+    assert main([*args, "--data.source=synthetic"]) == 2
+    said = capsys.readouterr().err
+    assert "`model.whiten_px` in [0, 5] pixels, got 9" in said
+    assert "`model.norm_momentum` in (0, 1], got 0" in said

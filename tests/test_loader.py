@@ -8,7 +8,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Callback
 
 from cifar_lightning.data.augment import Augmentation
-from cifar_lightning.data.loader import BatchLoader, batch_bounds
+from cifar_lightning.data.loader import BatchLoader, batch_bounds, spread
 from cifar_lightning.models import MLPClassifier
 
 ALL = Augmentation(flip=True, translate_px=3, cutout_px=6)
@@ -167,3 +167,20 @@ def test_lightning_sets_the_epoch_before_each(make_trainer):
         loader.set_epoch(epoch)
         expected = [batch.indices for batch in loader]
         assert all(torch.equal(a, b) for a, b in zip(seen[4 * epoch : 4 * epoch + 4], expected, strict=True))
+
+
+def test_each_epoch_has_its_size():
+    images, labels = random_split(10)
+    loader = BatchLoader(images, labels, 4, augmentation=ALL, sizes=[16, 24])
+    for epoch, size in ((0, 16), (1, 24), (2, 24)):
+        loader.set_epoch(epoch)
+        assert {tuple(batch.images.shape[1:]) for batch in loader} == {(3, size, size)}
+
+
+def test_values_are_spread_from_the_first_epoch_to_the_last():
+    assert spread([20, 24, 28, 32], 4) == [20, 24, 28, 32]
+    assert spread([20, 32], 5) == [20, 20, 20, 32, 32]  # the middle rounds to the even index
+    assert spread([20, 24, 32], 2) == [20, 32]
+    assert spread([20, 24, 32], 1) == [32]
+    assert spread([20, 24], -1) == [20, 24]
+    assert spread([], 3) == []

@@ -13,13 +13,16 @@ from torch import nn
 from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier
 from cifar_lightning.models.layers import ACTIVATIONS, initialise, norm_1d, norm_2d
 from cifar_lightning.models.resnet import BasicBlock
+from cifar_lightning.models.whitening import patch_covariance, whitening_filters, whitening_matrix
 
 NETS = {
     "mlp": lambda: MLP([32, 16]),
+    "mlp_whiten": lambda: MLP([16], whiten=True),
     "mlp_linear": lambda: MLP([]),
     "mlp_layer_dropout": lambda: MLP([32, 16], "tanh", "layer", 0.3),
     "mlp_none": lambda: MLP([16], "silu", "none"),
     "cnn": lambda: CNN([8, 16], [2, 1]),
+    "cnn_whiten": lambda: CNN([8, 16], [2, 1], whiten_px=2, dirac=True, norm_momentum=0.4, norm_scale=False),
     "cnn_group": lambda: CNN([8, 6], [1, 2], norm="group", pooling="average", residual=True),
     "cnn_none": lambda: CNN([8, 16], [1, 1], norm="none", pooling="stride", activation="leaky_relu", dropout=0.3),
     "resnet18": lambda: ResNet(18),
@@ -63,7 +66,7 @@ def test_parameters_of_an_mlp(widths, norm):
 def test_parameters_of_a_cnn(norm, kernel_size, pooling):
     # Two stages of 2 and 3 convolutions: 3 to 8, 8 to 8; 8 to 12, 12 to 12, 12 to 12.
     channels = [(3, 8), (8, 8), (8, 12), (12, 12), (12, 12)]
-    expected = 12 * 10 + 10
+    expected = 12 * 10
     for fan_in, width in channels:
         expected += kernel_size**2 * fan_in * width + width * (1 if norm == "none" else 2)
     assert n_params(CNN([8, 12], [2, 3], kernel_size, norm, pooling=pooling)) == expected
@@ -100,6 +103,8 @@ def test_shapes(net):
 def test_every_parameter_gets_a_gradient(net):
     F.cross_entropy(net(torch.randn(8, 3, 32, 32)), torch.arange(8)).backward()
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
@@ -219,7 +224,7 @@ def test_only_networks_without_normalisation_are_scaled_for_it():
             expected = math.sqrt((2 if norm == "none" else 1 / 3) / fan_in)
             assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
         if norm == "none":
-            assert all(layer.bias.abs().max() == 0 for layer in layers)
+            assert all(layer.bias.abs().max() == 0 for layer in layers if layer.bias is not None)
 
 
 def test_the_logit_scale_is_a_factor():
@@ -293,3 +298,80 @@ def test_messages(make, messages):
         make()
     for message in messages:
         assert message in str(caught.value)
+
+
+# What is computed from data.
+
+
+def test_whitened_patches_are_uncorrelated():
+    generator = torch.Generator().manual_seed(0)
+    images = F.avg_pool2d(torch.randn(60, 3, 36, 36, generator=generator), 5, 1)  # neighbours are alike
+    filters = whitening_filters(images, 2, eps=0.0)
+    assert filters.shape == (24, 3, 2, 2)
+    assert torch.equal(filters[:12], -filters[12:])
+    responses = F.conv2d(images, filters[:12]).permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(responses @ responses.T / responses.shape[1], torch.eye(12), atol=2e-3, rtol=0)
+
+
+def test_the_covariance_of_patches_equals_a_loop():
+    images = torch.randn(3, 2, 5, 4, dtype=torch.double)
+    total, n = torch.zeros(8, 8, dtype=torch.double), 0
+    for image in images:
+        for row in range(4):
+            for col in range(3):
+                patch = image[:, row : row + 2, col : col + 2].flatten()
+                total += torch.outer(patch, patch)
+                n += 1
+    torch.testing.assert_close(patch_covariance(images, 2), total / n)
+
+
+def test_zca_whitens_and_turns_nothing():
+    vectors = torch.randn(4000, 6, dtype=torch.double) @ torch.randn(6, 6, dtype=torch.double)
+    matrix = whitening_matrix(vectors, eps=0.0)
+    white = vectors @ matrix
+    torch.testing.assert_close(white.T @ white / 4000, torch.eye(6, dtype=torch.double))
+    torch.testing.assert_close(matrix, matrix.T)
+    assert torch.linalg.eigvalsh(matrix).min() > 0
+    softened = vectors @ whitening_matrix(vectors, eps=1.0)
+    assert softened.square().mean() == pytest.approx(1)
+
+
+def test_the_whitening_layer_is_computed_and_not_trained():
+    net, images = CNN([8], [1], whiten_px=2), torch.randn(20, 3, 32, 32)
+    net.initialise_from(images)
+    assert torch.equal(net.first_filters(), whitening_filters(images, 2))
+    assert not net.whiten[0].weight.requires_grad
+    plain = CNN([8], [1])
+    before = plain.first_filters().clone()
+    plain.initialise_from(images)
+    assert torch.equal(plain.first_filters(), before)
+
+
+def test_dirac_convolutions_start_as_the_identity():
+    net = CNN([4, 8], [2, 1], dirac=True)
+    x = torch.randn(2, 4, 6, 6)
+    torch.testing.assert_close(net.stages[0].body[0](x), x)
+    torch.testing.assert_close(net.stages[1].down[0](x)[:, :4], x)
+
+
+@pytest.mark.parametrize("whiten_px", [0, 2, 3])
+@pytest.mark.parametrize("widths", [[4], [4, 4, 4]])
+def test_smaller_images_down_to_the_stated_size(widths, whiten_px):
+    net = CNN(widths, [1] * len(widths), whiten_px=whiten_px).eval()
+    assert net(torch.randn(2, 3, net.min_image_size, net.min_image_size)).shape == (2, 10)
+    with pytest.raises(RuntimeError):
+        net(torch.randn(2, 3, net.min_image_size - 1, net.min_image_size - 1))
+
+
+def test_an_mlp_whitens_its_pixels():
+    net = MLP([4], whiten=True).eval()
+    images = torch.randn(50, 3, 32, 32)
+    plain = net.features(images)
+    net.initialise_from(images)
+    both = torch.cat([images, images.flip(3)]).flatten(1)
+    torch.testing.assert_close(net.whitening, whitening_matrix(both))
+    assert not torch.allclose(net.features(images), plain)
+    torch.testing.assert_close(
+        net.first_filters().flatten(1), net.hidden[0][0].weight @ whitening_matrix(both), rtol=1e-4, atol=1e-6
+    )
+    assert "whitening" in net.state_dict()

@@ -8,19 +8,21 @@ from torch import nn
 
 from cifar_lightning.models import CNN, MLP, ResNet
 from cifar_lightning.optim.groups import parameter_groups
+from cifar_lightning.optim.muon import QUINTIC, Muon, orthogonalize
 from cifar_lightning.optim.schedule import lr_factor
 
 
 @pytest.mark.parametrize("net", [MLP([8]), MLP([8], norm="none"), CNN([8, 8], [1, 2], norm="group"), ResNet(20)])
 def test_weights_decay_and_nothing_else(net):
-    weights, biases = parameter_groups(net)
+    *weights, biases = parameter_groups(net)
     expected = {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    assert {id(p) for p in weights["params"]} == expected
+    assert {id(p) for group in weights for p in group["params"]} == expected
+    assert [id(p) for group in weights if group["name"] == "head" for p in group["params"]] == [id(net.head.weight)]
     assert {id(p) for p in biases["params"]} == {id(p) for p in net.parameters()} - expected
-    assert len(weights["params"]) + len(biases["params"]) == len(list(net.parameters()))
-    assert (weights["name"], biases["name"]) == ("weights", "biases")
+    assert sum(len(group["params"]) for group in (*weights, biases)) == len(list(net.parameters()))
+    assert biases["name"] == "biases"
     assert biases["weight_decay"] == 0
-    assert "weight_decay" not in weights  # what the optimizer was given
+    assert all("weight_decay" not in group for group in weights)  # what the optimizer was given
 
 
 def test_an_optimizer_takes_the_groups():
@@ -73,3 +75,84 @@ def test_a_warm_up_as_long_as_the_training_never_falls():
 
 def test_constant_does_not_ask_for_the_length():
     assert [lr_factor(step, 0, 2, "constant", 0.0) for step in (0, 1, 2, 1000)] == [0.5, 1, 1, 1]
+
+
+# Muon.
+
+
+def newton_schulz_on_singular_values(matrix: torch.Tensor, steps: int) -> torch.Tensor:
+    """The same polynomial, applied to the singular values of one matrix."""
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / (values.square().sum().sqrt() + 1e-7)
+    a, b, c = QUINTIC
+    for _ in range(steps):
+        values = a * values + b * values**3 + c * values**5
+    return left * values @ right
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (12, 12), (1, 5)])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_orthogonalize_maps_the_singular_values(shape, steps):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalize(matrices, steps)
+    for matrix, result in zip(matrices, found, strict=True):
+        torch.testing.assert_close(
+            result.double(), newton_schulz_on_singular_values(matrix, steps), rtol=1e-3, atol=1e-4
+        )
+    if steps == 5:
+        values = torch.linalg.svdvals(found)
+        assert values.min() > 0.4
+        assert values.max() < 1.3
+
+
+def test_orthogonalize_leaves_zeros_alone():
+    assert torch.equal(orthogonalize(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
+
+
+def test_muon_takes_the_steps_written_down():
+    """Three steps of every kind of parameter, against the formulas one parameter at a time."""
+    torch.manual_seed(0)
+    net = CNN([4, 4], [2, 1], norm="batch")
+    optimizer = Muon(parameter_groups(net), lr=0.1, momentum=0.6, head_lr=0.5, bias_lr=2.0, sgd_momentum=0.8)
+    expected = {name: p.detach().clone() for name, p in net.named_parameters()}
+    buffers = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for _ in range(3):
+        for p in net.parameters():
+            p.grad = torch.randn_like(p)
+        for name, p in net.named_parameters():
+            value, buffer = expected[name], buffers[name]
+            if p.ndim == 4:
+                buffer.mul_(0.6).add_(p.grad)
+                update = newton_schulz_on_singular_values((p.grad + 0.6 * buffer).flatten(1), 3).float().view(p.shape)
+                expected[name] = value * (len(p) ** 0.5 / value.norm()) - 0.1 * update
+            else:
+                lr = 0.5 if name == "head.weight" else 2.0
+                gradient = p.grad + 0.002 / lr * value
+                buffer.mul_(0.8).add_(gradient)
+                expected[name] = value - lr * (gradient + 0.8 * buffer)
+        optimizer.step()
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(p.detach(), expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_muon_steps_on_a_closure_and_skips_what_has_no_gradient():
+    net = nn.Linear(3, 2)
+    before = net.bias.detach().clone()
+    optimizer = Muon([net.weight, net.bias])
+
+    def closure() -> torch.Tensor:
+        loss = net.weight.square().sum()
+        loss.backward()
+        return loss
+
+    loss = net.weight.detach().square().sum()
+    torch.testing.assert_close(optimizer.step(closure).detach(), loss)
+    assert not torch.equal(net.weight.detach().square().sum(), loss)
+    assert torch.equal(net.bias, before)
+
+
+def test_muon_names_all_that_is_wrong():
+    with pytest.raises(
+        ValueError, match=r"`lr` at least 0, got -1; `momentum` in \[0, 1\), got 1.5; `newton_schulz_st"
+    ):
+        Muon([torch.zeros(2, 2)], lr=-1, momentum=1.5, newton_schulz_steps=0)

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning.data.augment import Augmentation, Flip
-from cifar_lightning.data.loader import BatchLoader
+from cifar_lightning.data.loader import BatchLoader, spread
 from cifar_lightning.data.sources import Part, default_root, find_source, load_part
 from cifar_lightning.data.split import Split, stratified_indices
 from cifar_lightning.data.synthetic import synthetic_split
@@ -50,8 +50,8 @@ class CIFAR10DataModule(LightningDataModule):
             that the epoch before did not, false for none.
         translate_px: Shift each training image by up to this many pixels each way, reflected at the border; 0 is off.
         cutout_px: Side of the square cut out of each training image, in pixels; 0 is off.
-        image_sizes: Side in pixels of the training images of each epoch, the last one from then on: small images make
-            the first epochs cheap. Default: 32 throughout. For networks that take any size.
+        image_sizes: Side in pixels of the training images from the first epoch to the last, spread evenly over them:
+            small images make the first epochs cheap. Default: 32 throughout. For networks that take any size.
         synthetic_train: Training images to render for source "synthetic".
         synthetic_test: Test images to render for source "synthetic".
         seed: Seed of the order and augmentation of the training images; the command line sets it to the run's.
@@ -180,7 +180,7 @@ class CIFAR10DataModule(LightningDataModule):
             self.train,
             self.batch_size,
             augmentation=self.augmentation,
-            sizes=self.image_sizes,
+            sizes=spread(self.image_sizes, (self.trainer.max_epochs or 0) if self.trainer is not None else 0),
             shuffle=True,
             seed=self.seed,
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from cifar_lightning.data.augment import Augmentation, apply_draws, resize
 from cifar_lightning.seeding import generator
 
-__all__ = ["Batch", "BatchLoader", "batch_bounds"]
+__all__ = ["Batch", "BatchLoader", "batch_bounds", "spread"]
 
 
 class Batch(NamedTuple):
@@ -56,6 +56,20 @@ def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tu
         size = last - first
         bounds.append((first + rank * size // world_size, first + (rank + 1) * size // world_size))
     return bounds
+
+
+def spread(values: Sequence[int], epochs: int) -> list[int]:
+    """One value for each epoch, evenly along the given ones: the first for the first, the last for the last.
+
+    Args:
+        values: along the training; as many as there are epochs stay as they are.
+        epochs: epochs of the training; below 1 when it has no known length, which leaves the values alone.
+    """
+    if not values or epochs < 1:
+        return list(values)
+    if epochs == 1:
+        return [values[-1]]
+    return [values[round(epoch * (len(values) - 1) / (epochs - 1))] for epoch in range(epochs)]
 
 
 class BatchLoader:

@@ -26,9 +26,6 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 """Mean and standard deviation of each channel over all pixels of the 50,000 training images, in [0, 1]. (The widely
 copied 0.2023, 0.1994, 0.2010 is the mean over images of each image's own deviation.)"""
 
-STATISTICS_IMAGES = 1000
-"""Training images, evenly over the split, from which a network computes the layers that come from data."""
-
 
 class ImageClassifier(LightningModule):
     """Trains and evaluates a network that maps normalised images to logits.
@@ -135,8 +132,8 @@ class ImageClassifier(LightningModule):
         """
         if stage != "fit":
             return
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None:
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None and isinstance(self.net, Network):
             smallest = min(data.image_sizes, default=32)
             if smallest < self.net.min_image_size:
                 raise ValueError(
@@ -144,7 +141,7 @@ class ImageClassifier(LightningModule):
                     f"{smallest}."
                 )
             images = data.train.images
-            chosen = torch.arange(0, len(images), max(1, len(images) // STATISTICS_IMAGES))
+            chosen = torch.arange(0, len(images), max(1, len(images) // self.net.statistics_images))
             self.net.initialise_from(self.normalize(images[chosen]))
         if self.compile_net:
             self.net.compile()

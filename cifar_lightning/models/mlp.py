@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, MLPNormName, initialise, norm_1d
 from cifar_lightning.models.network import Network
+from cifar_lightning.models.whitening import whitening_matrix
 
 __all__ = ["MLP", "MLPClassifier"]
 
@@ -21,10 +23,14 @@ class MLP(Network):
         activation: "relu", "gelu", "silu", "leaky_relu" or "tanh".
         norm: "batch", "layer" or "none".
         dropout: Probability to drop a hidden unit, in [0, 1).
+        whiten: Whiten the pixels first, by a fixed matrix computed from the training images (ZCA).
 
     Raises:
         ValueError: for a width below 1 or a dropout outside [0, 1).
     """
+
+    statistics_images = 10_000
+    whitening: Tensor | None
 
     def __init__(
         self,
@@ -32,14 +38,16 @@ class MLP(Network):
         activation: ActivationName = "gelu",
         norm: MLPNormName = "batch",
         dropout: float = 0.0,
+        whiten: bool = False,
     ) -> None:
         super().__init__()
         if any(width < 1 for width in widths):
             raise ValueError(f"Expected every one of `model.widths` to be at least 1 unit, got {widths}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"Expected `model.dropout` in [0, 1), got {dropout}.")
-        self.hidden = nn.Sequential()
         fan_in = 3 * 32 * 32
+        self.register_buffer("whitening", torch.eye(fan_in) if whiten else None)
+        self.hidden = nn.Sequential()
         for width in widths:
             # A bias before a normalisation would be subtracted again.
             block = [nn.Linear(fan_in, width, bias=norm == "none"), norm_1d(norm, width), ACTIVATIONS[activation]()]
@@ -51,18 +59,24 @@ class MLP(Network):
         if norm == "none":
             initialise(self)
 
+    def initialise_from(self, images: Tensor) -> None:
+        """Computes the whitening of the pixels from the images (N, 3, 32, 32) and their mirror images."""
+        if self.whitening is not None:
+            self.whitening.copy_(whitening_matrix(torch.cat([images, images.flip(3)]).flatten(1)))
+
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) to the last hidden layer (B, widths[-1])."""
-        return self.hidden(images.flatten(1))
+        pixels = images.flatten(1)
+        return self.hidden(pixels if self.whitening is None else pixels @ self.whitening)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""
         return self.head(self.features(images))
 
     def first_filters(self) -> Tensor:
-        """Input weights of the first layer as images (units, 3, 32, 32)."""
-        first = next(layer for layer in self.modules() if isinstance(layer, nn.Linear))
-        return first.weight.view(-1, 3, 32, 32)
+        """Input weights of the first layer as images (units, 3, 32, 32), seen through the whitening."""
+        weight = next(layer for layer in self.modules() if isinstance(layer, nn.Linear)).weight
+        return (weight if self.whitening is None else weight @ self.whitening).view(-1, 3, 32, 32)
 
 
 class MLPClassifier(ImageClassifier):
@@ -73,6 +87,7 @@ class MLPClassifier(ImageClassifier):
         activation: Nonlinearity after each hidden layer.
         norm: Normalisation before each nonlinearity.
         dropout: Probability to drop a hidden unit, in [0, 1).
+        whiten: Whiten the pixels first, by a fixed matrix computed from the training images (ZCA).
         **training: What all classifiers share.
     """
 
@@ -82,7 +97,8 @@ class MLPClassifier(ImageClassifier):
         activation: ActivationName = "gelu",
         norm: MLPNormName = "batch",
         dropout: float = 0.1,
+        whiten: bool = False,
         **training: Any,
     ) -> None:
         widths = [2048, 1024, 512] if widths is None else widths
-        super().__init__(MLP(widths, activation, norm, dropout), **training)
+        super().__init__(MLP(widths, activation, norm, dropout, whiten), **training)

@@ -15,6 +15,9 @@ class Network(nn.Module):
     min_image_size: int = 32
     """Side in pixels of the smallest images that it takes; 32 for a network that takes no other size."""
 
+    statistics_images: int = 1000
+    """Training images from which it computes the layers that come from data."""
+
     def initialise_from(self, images: Tensor) -> None:
         """Computes the layers that come from data, if there are any, before the first step.
 

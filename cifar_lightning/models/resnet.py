@@ -64,6 +64,8 @@ class ResNet(Network):
         ValueError: for another depth.
     """
 
+    min_image_size = 8
+
     def __init__(self, depth: Depth = 20) -> None:
         super().__init__()
         if depth not in (18, 20, 32, 44, 56, 110):

@@ -129,20 +129,20 @@ class Muon(torch.optim.Optimizer):
                 self._sgd_step(trained, group["lr"], group["weight_decay"], self.momentum[group["name"]])
         return loss
 
-    def _direction(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+    def _direction(self, parameter: Tensor, slope: Tensor, momentum: float) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"]
-        buffer.mul_(momentum).add_(gradient)
-        return gradient.add(buffer, alpha=momentum)
+        buffer.mul_(momentum).add_(slope)
+        return slope.add(buffer, alpha=momentum)
 
     def _orthogonal_step(self, parameters: list[Tensor], lr: float) -> None:
         by_shape = defaultdict(list)
         for parameter in parameters:
             by_shape[parameter.shape].append(parameter)
         for shape, alike in by_shape.items():
-            directions = [self._direction(p, p.grad, self.momentum["weights"]).reshape(shape[0], -1) for p in alike]
+            directions = [self._direction(p, gradient(p), self.momentum["weights"]).flatten(1) for p in alike]
             updates = orthogonalize(torch.stack(directions), self.newton_schulz_steps)
             for parameter, update in zip(alike, updates, strict=True):
                 if self.normalize:
@@ -151,5 +151,11 @@ class Muon(torch.optim.Optimizer):
 
     def _sgd_step(self, parameters: list[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
         for parameter in parameters:
-            gradient = parameter.grad.add(parameter, alpha=weight_decay)
-            parameter.add_(self._direction(parameter, gradient, momentum), alpha=-lr)
+            decayed = gradient(parameter).add(parameter, alpha=weight_decay)
+            parameter.add_(self._direction(parameter, decayed, momentum), alpha=-lr)
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad

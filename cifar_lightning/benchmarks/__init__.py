@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` measures: compared in turn, warmed up, synchronised."""

@@ -1,0 +1,31 @@
+"""Runs the command line in a process of its own, as a person would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+__all__ = ["PROGRAM", "run", "seconds"]
+
+PROGRAM = [sys.executable, "-m", "cifar_lightning"]
+
+
+def run(command: list[str]) -> str:
+    """Standard output of a command.
+
+    Raises:
+        ValueError: when it fails, with the end of what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise ValueError(f"Expected `{' '.join(command)}` to succeed, got exit status {done.returncode}: {said[-1]}")
+    return done.stdout
+
+
+def seconds(command: list[str]) -> float:
+    """Wall-clock time of a command in seconds."""
+    started = time.perf_counter()
+    run(command)
+    return time.perf_counter() - started

@@ -1,0 +1,102 @@
+"""What Lightning costs: `fit` as configured against a bare loop over the same parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from cifar_lightning.benchmarks.commands import PROGRAM, run
+from cifar_lightning.cli import CifarCLI
+from cifar_lightning.data.loader import spread
+from cifar_lightning.memory import keep_freed_memory
+from cifar_lightning.optim.groups import parameter_groups
+from cifar_lightning.optim.schedule import lr_factor
+from cifar_lightning.runs import read_result
+
+__all__ = ["bare_loop", "bench_overhead"]
+
+
+class Parts(CifarCLI):
+    """Makes model, data and trainer from a command line, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def bare_loop(args: list[str]) -> float:
+    """Trains as `fit` with these arguments does, in a plain PyTorch loop: no metrics, no log and no checkpoints.
+
+    Args:
+        args: the command line of `fit`; one device.
+
+    Returns:
+        Seconds from the first batch to the end of the last step.
+    """
+    cli = Parts([*args, "--trainer.fast_dev_run=1"])  # which makes no folder
+    model, data, trainer = cli.model, cli.datamodule, cli.config.fit.trainer
+    device = cli.trainer.strategy.root_device
+    data.setup("fit")
+    if device.type == "cpu":
+        keep_freed_memory()
+    model.to(device).train()
+    loader = data.train_dataloader()
+    loader.sizes = tuple(spread(data.image_sizes, trainer.max_epochs))
+    chosen = torch.arange(0, len(data.train), max(1, len(data.train) // model.net.statistics_images))
+    model.net.initialise_from(model.normalize(loader.images[chosen]))
+    if model.compile_net:
+        model.net.compile()
+    optimizer = model.optimizer(parameter_groups(model))
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    every, epochs = trainer.accumulate_grad_batches, trainer.max_epochs
+    steps_per_epoch = -(-len(loader) // every)
+    warmup, total, step = round(model.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs, 0
+    started = time.perf_counter()
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        for index, batch in enumerate(loader):
+            images, labels = batch.images.to(device), batch.labels.to(device)
+            loss = F.cross_entropy(model(images), labels, label_smoothing=model.label_smoothing)
+            (loss / every).backward()
+            if (index + 1) % every == 0 or index + 1 == len(loader):
+                factor = lr_factor(step, total, warmup, model.schedule, model.final_lr_ratio)
+                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                    group["lr"] = peak * factor
+                optimizer.step()
+                optimizer.zero_grad()
+                step += 1
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def bench_overhead(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of `fit` and of a bare loop over the same net, data, optimizer and schedule, in turn."""
+    # No validation in either: what it costs is no overhead. Everything else is as the recipe says.
+    options = ["--config", args.config, "--data.val_size=0", f"--trainer.max_epochs={args.epochs}", *args.options]
+    times: dict[str, list[float]] = {"fit": [], "bare loop": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(args.rounds):
+            place = ["--save_dir", folder, "--name", "overhead", "--version", str(index)]
+            run([*PROGRAM, "fit", *options, *place, "--trainer.enable_progress_bar=false"])
+            times["fit"].append(read_result(Path(folder) / "overhead" / str(index))["fit"]["seconds"])
+            child = [sys.executable, "-m", "cifar_lightning.benchmarks.overhead", "fit", *options]
+            times["bare loop"].append(json.loads(run(child).splitlines()[-1]))
+    ratios = [a / b for a, b in zip(*times.values(), strict=True)]
+    print(f"{'training loop':12} {'seconds, median':>16} {'lowest':>10} {'highest':>10}")
+    for name, values in times.items():
+        print(f"{name:12} {statistics.median(values):16.2f} {min(values):10.2f} {max(values):10.2f}")
+    print(f"fit / bare loop in each of {args.rounds} rounds: {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
+    return {"options": options, "seconds": times, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(bare_loop(sys.argv[1:])))

@@ -1,0 +1,68 @@
+"""Images a second against batch size, width, depth, threads and devices."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from cifar_lightning.memory import keep_freed_memory
+from cifar_lightning.models.cnn import CNNClassifier
+
+__all__ = ["bench_scale"]
+
+BASE = {"batch_size": 125, "width": 64, "depth": 2}
+"""Images a step, channels of the first of three stages (the others have four times as many), convolutions a stage."""
+AXES: dict[str, list[int]] = {"batch_size": [32, 125, 500, 1000], "width": [32, 64, 128], "depth": [1, 2, 3]}
+
+
+def images_per_second(point: dict[str, int], device: torch.device, steps: int) -> list[float]:
+    """Rates of a few training steps (forward, backward, SGD) on random images, after two that do not count."""
+    widths = [point["width"], 4 * point["width"], 4 * point["width"]]
+    model = CNNClassifier(widths, [point["depth"]] * 3, whiten_px=2, channels_last=True).to(device)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    n = point["batch_size"]
+    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 10, (n,), device=device)
+    rates = []
+    for step in range(steps + 2):
+        started = time.perf_counter()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if step >= 2:
+            rates.append(n / (time.perf_counter() - started))
+    return rates
+
+
+def bench_scale(args: argparse.Namespace) -> dict[str, Any]:
+    """Images a second of training steps of the CNN, one axis varied at a time, on the CPU and a GPU if there is one."""
+    keep_freed_memory()
+    all_threads = torch.get_num_threads()
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    rows: list[dict[str, Any]] = []
+
+    def measure(axis: str, point: dict[str, int], device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        rates = images_per_second(point, torch.device(device), args.steps)
+        rows.append({"axis": axis, "device": device, "threads": threads, **point, "images_per_second": rates})
+        print(
+            f"{axis:10} {device:6} {threads:7} {point['batch_size']:10} {point['width']:6} {point['depth']:6} "
+            f"{statistics.median(rates):12,.0f}"
+        )
+
+    print(f"{'axis':10} {'device':6} {'threads':>7} {'batch_size':>10} {'width':>6} {'depth':>6} {'images/s':>12}")
+    for device in devices:
+        for axis, values in AXES.items():
+            for value in values:
+                measure(axis, {**BASE, axis: value}, device, all_threads)
+    for threads in sorted({1, max(1, all_threads // 2), all_threads}):
+        measure("threads", BASE, "cpu", threads)
+    torch.set_num_threads(all_threads)
+    return {"steps": args.steps, "rows": rows}

@@ -1,0 +1,100 @@
+"""Every benchmark runs, and what it compares is the same work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from tiny import DATA
+
+from cifar_lightning.benchmarks import overhead, scale, start, train
+from cifar_lightning.benchmarks.commands import PROGRAM, run
+
+ROOT = Path(__file__).parents[1]
+SMALL = [arg for arg in DATA if "max_epochs" not in arg]
+CONFIG = str(ROOT / "configs/cnn.yaml")
+TINY = [*SMALL, "--model.widths=[8, 8]", "--model.depths=[1, 1]", "--data.image_sizes=[16, 32]"]
+
+
+def test_the_bare_loop_takes_the_steps_of_fit(monkeypatch):
+    """The weights after both are equal bit for bit: same initial weights, batches, rates and updates."""
+    options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2"]
+    kept = {}
+    original = overhead.parameter_groups
+    monkeypatch.setattr(overhead, "parameter_groups", lambda model: kept.update(model=model) or original(model))
+    assert overhead.bare_loop(["fit", "--config", CONFIG, *options]) > 0
+    run([*PROGRAM, "fit", "--config", CONFIG, *options, "--version", "v"])
+    state = torch.load("lightning_logs/cnn/v/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, value in kept["model"].net.state_dict().items():
+        torch.testing.assert_close(state[f"net.{name}"], value, rtol=1e-4, atol=1e-5)
+
+
+def test_overhead_compares_in_turn(capsys):
+    args = Namespace(config=CONFIG, epochs=1, rounds=1, options=TINY)
+    result = overhead.bench_overhead(args)
+    assert result["ratios"] == [result["seconds"]["fit"][0] / result["seconds"]["bare loop"][0]]
+    assert "fit / bare loop" in capsys.readouterr().out
+
+
+def test_train_tells_when_the_target_is_reached(capsys):
+    args = Namespace(config=CONFIG, target=0.0, seeds=1, test=True, options=[*TINY, "--trainer.max_epochs=2"])
+    (row,) = train.bench_train(args)["runs"]
+    assert row["epochs_to_target"] == 1
+    assert len(row["epoch_ends"]) == 2
+    assert row["seconds_to_target"] == row["epoch_ends"][0] < row["epoch_ends"][1] <= row["seconds"]
+    assert row["result"]["test"]["metrics"]["test/acc"] > 0
+    assert "epochs to" in capsys.readouterr().out
+
+
+def test_start_measures_up_to_the_first_step(capsys):
+    result = start.bench_start(Namespace(config=CONFIG, rounds=1, options=TINY))
+    assert set(result["seconds"]) == {"import torch, lightning", "imports", "--help", "first step"}
+    assert all(len(values) == 1 and values[0] > 0 for values in result["seconds"].values())
+    assert result["median_ratios"]["import torch, lightning"] == 1
+
+
+def test_scale_varies_one_axis_at_a_time(monkeypatch, capsys):
+    monkeypatch.setattr(scale, "BASE", {"batch_size": 4, "width": 2, "depth": 1})
+    monkeypatch.setattr(scale, "AXES", {"batch_size": [2, 4], "depth": [1, 2]})
+    monkeypatch.setattr(scale, "keep_freed_memory", lambda: True)
+    threads = torch.get_num_threads()
+    rows = scale.bench_scale(Namespace(steps=2))["rows"]
+    assert torch.get_num_threads() == threads
+    assert all(len(row["images_per_second"]) == 2 for row in rows)
+    assert [row["depth"] for row in rows if row["axis"] == "depth" and row["device"] == "cpu"] == [1, 2]
+
+
+def test_what_fails_is_one_message():
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/bench.py", "train", CONFIG, "--trainer.max_epochs=many"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "max_epochs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_that_nobody_takes_are_refused():
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/bench.py", "scale", "--trainer.max_epochs=2"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "unrecognized arguments: --trainer.max_epochs=2" in done.stderr
+
+
+def test_the_result_is_written_as_json():
+    args = ["scale", "--steps=1", "--output=out/scale.json"]
+    program = (
+        "import sys; from cifar_lightning.benchmarks import scale; scale.AXES = {}; "
+        "scale.BASE = {'batch_size': 2, 'width': 2, 'depth': 1}; "
+        f"sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; sys.argv[1:] = {args!r}; sys.exit(bench.main())"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    result = json.loads(Path("out/scale.json").read_text())
+    assert result["benchmark"] == "scale"
+    assert {"rows", "versions", "hardware"} <= result.keys()
