@@ -19,6 +19,7 @@ from cifar_lightning.callbacks.checkpoint import RunCheckpoint
 from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.history import MetricsCSV
+from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.progress import EpochProgress
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
@@ -26,7 +27,6 @@ from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.models.classifier import ImageClassifier
 
 __all__ = ["CifarCLI"]
@@ -225,7 +225,7 @@ class CifarCLI(LightningCLI):
                 callback.dirpath = str((self.run_folder / runs.CHECKPOINTS).absolute())
         if config["enable_progress_bar"] is not False:
             callbacks.append(EpochProgress())
-        callbacks += [StepSeed(parsed.seed_everything), Throughput()]
+        callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), Throughput()]
         if self.run_folder is not None:
             plain = yaml.safe_load(text := self._parser(self.subcommand).dump(portable(parsed), skip_none=False))
             shown = {key: plain[key] for key in ("model", "data")} | {"seed": plain["seed_everything"]}
@@ -251,8 +251,6 @@ class CifarCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
         self.datamodule.setup(subcommand)
-        if self.trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()  # only now: what reading the data leaves behind can go
         super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:

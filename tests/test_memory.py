@@ -27,3 +27,30 @@ def test_kept_memory_is_taken_again_without_page_faults():
         faults[how] = int(done.stdout)
     assert faults["keep"] < 100
     assert faults["plain"] > 10 * max(faults["keep"], 1)
+
+
+HANDED_BACK = """
+import torch
+from pathlib import Path
+from cifar_lightning.memory import keep_freed_memory, release_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+assert keep_freed_memory()
+tensors = [torch.ones(5_000_000) for _ in range(10)]
+last = torch.ones(1000)  # above them, so that the heap cannot simply shrink
+before = resident()
+del tensors
+kept = resident()
+release_freed_memory()
+print(before - kept, kept - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+def test_kept_memory_goes_back_when_told():
+    done = subprocess.run([sys.executable, "-c", HANDED_BACK], capture_output=True, text=True, check=True)
+    at_once, when_told = (int(number) for number in done.stdout.split())
+    assert at_once < 10e6
+    assert when_told > 150e6
