@@ -50,8 +50,7 @@ def bare_loop(args: list[str]) -> float:
     model.to(device).train()
     loader = data.train_dataloader()
     loader.sizes = tuple(spread(data.image_sizes, trainer.max_epochs))
-    chosen = torch.arange(0, len(data.train), max(1, len(data.train) // model.net.statistics_images))
-    model.net.initialise_from(model.normalize(loader.images[chosen]))
+    model.initialise_from(loader.images)
     if model.compile_net:
         model.net.compile()
     optimizer = model.optimizer(parameter_groups(model))

@@ -140,11 +140,14 @@ class ImageClassifier(LightningModule):
                     f"Expected `data.image_sizes` of at least {self.net.min_image_size} pixels for this network, got "
                     f"{smallest}."
                 )
-            images = data.train.images
-            chosen = torch.arange(0, len(images), max(1, len(images) // self.net.statistics_images))
-            self.net.initialise_from(self.normalize(images[chosen]))
+            self.initialise_from(data.train.images)
         if self.compile_net:
             self.net.compile()
+
+    def initialise_from(self, images: Tensor) -> None:
+        """Computes the layers that come from data from some of the images (N, 3, 32, 32), uint8, evenly chosen."""
+        chosen = torch.arange(0, len(images), max(1, len(images) // self.net.statistics_images))
+        self.net.initialise_from(self.normalize(images[chosen]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss to minimise, with label smoothing."""
