@@ -10,6 +10,7 @@ from pathlib import Path
 from cifar_lightning import environment
 from cifar_lightning.benchmarks.input import bench_input
 from cifar_lightning.benchmarks.overhead import bench_overhead
+from cifar_lightning.benchmarks.peer import bench_peer
 from cifar_lightning.benchmarks.scale import bench_scale
 from cifar_lightning.benchmarks.start import bench_start
 from cifar_lightning.benchmarks.train import bench_train
@@ -45,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--target", type=float, default=0.9, help="validation accuracy to reach (default 0.9)")
     made.add_argument("--seeds", type=int, default=1, help="runs, with seeds from 0 (default 1)")
     made.add_argument("--test", action="store_true", help="run `test` on each as well")
+
+    made = command("peer", bench_peer, f"fit and other training programs in turn; {more}")
+    made.add_argument("config", help="recipe to run")
+    made.add_argument("--peer", action="append", default=[], metavar="COMMAND", help="another program; may be repeated")
+    made.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
+    made.add_argument("--first_seed", type=int, default=0, help="seed of the first fit (default 0)")
+    made.add_argument("--lines", type=int, default=5, help="last lines of a peer's output to keep (default 5)")
 
     made = command("scale", bench_scale, "images/s against batch size, width, depth, threads and devices")
     made.add_argument("--steps", type=int, default=5, help="measured steps of each point (default 5)")

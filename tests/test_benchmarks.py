@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tiny import DATA
 
-from cifar_lightning.benchmarks import overhead, scale, start, train
+from cifar_lightning.benchmarks import overhead, peer, scale, start, train
 from cifar_lightning.benchmarks.commands import PROGRAM, run
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +48,22 @@ def test_train_tells_when_the_target_is_reached(capsys):
     assert row["seconds_to_target"] == row["epoch_ends"][0] < row["epoch_ends"][1] <= row["seconds"]
     assert row["result"]["test"]["metrics"]["test/acc"] > 0
     assert "epochs to" in capsys.readouterr().out
+
+
+def test_peer_runs_fit_and_other_programs_in_turn(capsys):
+    command = f'{sys.executable} -c "print(1); print(2); print(3)"'
+    args = Namespace(
+        config=CONFIG, peer=[command], rounds=1, first_seed=3, lines=2, options=[*TINY, "--trainer.max_epochs=1"]
+    )
+    result = peer.bench_peer(args)
+    assert [row["seed"] for row in result["fit"]] == [3]
+    assert all(row["seconds"] > 0 for row in result["fit"] + result["peers"])
+    assert [row["said"] for row in result["peers"]] == [["2", "3"]]
+    for row in result["fit"]:
+        accuracies = [row["results"][tta]["test"]["metrics"]["test/acc"] for tta in ("none", "flip_translate")]
+        assert all(0 < accuracy <= 1 for accuracy in accuracies)
+        assert row["results"]["none"]["seed"] == row["seed"]
+    assert "median of fit" in capsys.readouterr().out
 
 
 def test_start_measures_up_to_the_first_step(capsys):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-__all__ = ["PROGRAM", "run", "seconds"]
+__all__ = ["PROGRAM", "run", "timed"]
 
 PROGRAM = [sys.executable, "-m", "cifar_lightning"]
 
@@ -24,8 +24,8 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
-def seconds(command: list[str]) -> float:
-    """Wall-clock time of a command in seconds."""
+def timed(command: list[str]) -> tuple[float, str]:
+    """Wall-clock time of a command in seconds, and its standard output."""
     started = time.perf_counter()
-    run(command)
-    return time.perf_counter() - started
+    said = run(command)
+    return time.perf_counter() - started, said

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cifar_lightning.benchmarks.commands import PROGRAM, seconds
+from cifar_lightning.benchmarks.commands import PROGRAM, timed
 
 __all__ = ["FirstStep", "bench_start"]
 
@@ -54,7 +54,7 @@ def bench_start(args: argparse.Namespace) -> dict[str, Any]:
     options = ["--config", args.config, "--data.val_size=0", *args.options]
     times: dict[str, list[float]] = {"import torch, lightning": [], "imports": [], "--help": [], "first step": []}
     for index in range(args.rounds + 1):
-        found = (seconds(BARE), seconds(IMPORTS), seconds([*PROGRAM, "--help"]), to_first_step(options))
+        found = (*(timed(command)[0] for command in (BARE, IMPORTS, [*PROGRAM, "--help"])), to_first_step(options))
         if index:
             for values, value in zip(times.values(), found, strict=True):
                 values.append(value)
