@@ -19,7 +19,8 @@ def bench_peer(args: argparse.Namespace) -> dict[str, Any]:
     """Wall-clock time of `fit` and of other commands, in turn; accuracy of `fit` by `test`, which is not timed."""
     peers = [shlex.split(peer) for peer in args.peer]
     options = ["--config", args.config, "--data.val_size=0", *args.options]
-    fits, others = [], []
+    fits: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     print(f"{'seed':>4} {'seconds':>9}   what", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.first_seed, args.first_seed + args.rounds):
@@ -35,9 +36,9 @@ def bench_peer(args: argparse.Namespace) -> dict[str, Any]:
             print(f"{seed:4} {seconds:9.1f}   fit {args.config}: test accuracy {accuracy}", flush=True)
             for peer in peers:
                 seconds, said = timed(peer)
-                said = said.strip().splitlines()[-args.lines :]
-                others.append({"command": peer, "round": seed - args.first_seed, "seconds": seconds, "said": said})
-                print(f"{'':4} {seconds:9.1f}   {shlex.join(peer)}", *said, sep="\n" + " " * 17, flush=True)
+                end = said.strip().splitlines()[-args.lines :]
+                others.append({"command": peer, "round": seed - args.first_seed, "seconds": seconds, "said": end})
+                print(f"{'':4} {seconds:9.1f}   {shlex.join(peer)}", *end, sep="\n" + " " * 17, flush=True)
     own = statistics.median(row["seconds"] for row in fits)
     for peer in peers:
         median = statistics.median(row["seconds"] for row in others if row["command"] == peer)
