@@ -256,7 +256,7 @@ def test_training_metrics_are_of_all_images_as_they_were_seen(make_trainer, data
     assert model.confusion["train"].sum(1).tolist() == torch.bincount(labels, minlength=10).tolist()
 
 
-@pytest.mark.parametrize("tta", ["none", "flip", "flip_translate"])
+@pytest.mark.parametrize("tta", ["none", "flip", "flip_translate", "flip_grid"])
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_every_image_is_evaluated_once_with_the_views_asked_for(make_trainer, data, stage, tta):
     model = MLPClassifier([16], tta=tta)

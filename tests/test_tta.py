@@ -20,42 +20,47 @@ def net():
     return call
 
 
-def shifted(image: np.ndarray, by: int) -> np.ndarray:
-    """The image (C, H, W) moved down and right, reflected at the border."""
+def shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """The image (C, H, W) moved, reflected at the border."""
     _, height, width = image.shape
-    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="reflect")
     out = np.empty_like(image)
     for row in range(height):
         for col in range(width):
-            out[:, row, col] = padded[:, row + 1 - by, col + 1 - by]
+            out[:, row, col] = padded[:, row + 2 - down, col + 2 - right]
     return out
 
 
-VIEWS = {
-    "none": [(1.0, 0, False)],
-    "flip": [(1 / 2, 0, False), (1 / 2, 0, True)],
-    "flip_translate": [
-        (1 / 4, 0, False),
-        (1 / 4, 0, True),
-        (1 / 8, 1, False),
-        (1 / 8, 1, True),
-        (1 / 8, -1, False),
-        (1 / 8, -1, True),
+PLACES = {
+    "none": [(1, 0, 0)],
+    "flip": [(1, 0, 0)],
+    "flip_translate": [(1 / 2, 0, 0), (1 / 4, 1, 1), (1 / 4, -1, -1)],
+    "flip_grid": [
+        (1 / 16, -2, -2),
+        (1 / 8, -2, 0),
+        (1 / 16, -2, 2),
+        (1 / 8, 0, -2),
+        (1 / 4, 0, 0),
+        (1 / 8, 0, 2),
+        (1 / 16, 2, -2),
+        (1 / 8, 2, 0),
+        (1 / 16, 2, 2),
     ],
 }
 
 
-@pytest.mark.parametrize("tta", VIEWS)
+@pytest.mark.parametrize("tta", PLACES)
 def test_logits_are_the_weighted_mean_over_the_views(net, tta):
     images = torch.randn(4, 3, 8, 6)
     found = tta_logits(net, images, tta)
-    assert net.views == 4 * len(VIEWS[tta])
+    mirrors = [False] if tta == "none" else [False, True]
+    assert net.views == 4 * len(PLACES[tta]) * len(mirrors)
     expected = torch.zeros(4, 10)
     for i, image in enumerate(images.numpy()):
-        for weight, by, mirror in VIEWS[tta]:
-            view = shifted(image, by)
-            view = view[:, :, ::-1] if mirror else view
-            expected[i] += weight * net(torch.from_numpy(view.copy())[None])[0]
+        for weight, down, right in PLACES[tta]:
+            for mirror in mirrors:
+                view = shifted(image, down, right)[:, :, :: -1 if mirror else 1]
+                expected[i] += weight / len(mirrors) * net(torch.from_numpy(view.copy())[None])[0]
     torch.testing.assert_close(found, expected)
 
 

@@ -37,7 +37,8 @@ class ImageClassifier(LightningModule):
         warmup_epochs: Epochs over which the learning rate rises to its peak; a fraction is allowed.
         final_lr_ratio: Learning rate at the end of training as a fraction of its peak.
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1).
-        tta: Views to average in validation, test and prediction: "none", "flip" (mirror image) or "flip_translate".
+        tta: Views to average in validation, test and prediction: "none", "flip" (mirror image),
+            "flip_translate" (six views) or "flip_grid" (eighteen).
         channels_last: Keep images and weights as NHWC in memory: faster convolutions on CPUs and tensor cores.
         compile: Compile the network with torch.compile for training; checkpoints stay the same.
 
