@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["BLUE", "DPI", "ORANGE", "image_array", "new_figure", "save_figure"]
+__all__ = ["BLUE", "DPI", "GREY", "ORANGE", "image_array", "new_figure", "save_figure"]
 
 # Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart.
-BLUE, ORANGE = "#0072B2", "#D55E00"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 DPI = 100
 
 
