@@ -102,6 +102,7 @@ class CNN(Network):
     ) -> None:
         super().__init__()
         self._check_arguments(widths, depths, kernel_size, residual, dropout, logit_scale, whiten_px, norm_momentum)
+        self.activation = type(ACTIVATIONS[activation]())
         self.min_image_size = 2 ** len(widths) + max(0, whiten_px - 1)
         self.whiten = None
         fan_in = 3
@@ -191,6 +192,16 @@ class CNN(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""
         return self.head(self.dropout(self.features(images))) * self.logit_scale
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The whitening layer and each convolution with what follows it; their outputs are (B, channels, H, W)."""
+        found: dict[str, nn.Module] = {} if self.whiten is None else {"whitening": self.whiten}
+        for i, stage in enumerate(self.stages):
+            assert isinstance(stage, Stage)
+            activations = [stage.down, *(m for m in stage.body if isinstance(m, self.activation))]
+            activations[-1] = stage  # with the skip, where there is one
+            found |= {f"stage{i + 1}.conv{j + 1}": module for j, module in enumerate(activations)}
+        return found
 
     def first_filters(self) -> Tensor:
         """Kernels of the first convolution (widths[0], 3, kernel_size, kernel_size)."""

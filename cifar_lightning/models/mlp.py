@@ -73,6 +73,10 @@ class MLP(Network):
         """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""
         return self.head(self.features(images))
 
+    def layers(self) -> dict[str, nn.Module]:
+        """Each hidden layer; their outputs are (B, width)."""
+        return {f"hidden{i + 1}": block for i, block in enumerate(self.hidden)}
+
     def first_filters(self) -> Tensor:
         """Input weights of the first layer as images (units, 3, 32, 32), seen through the whitening."""
         weight = next(layer for layer in self.modules() if isinstance(layer, nn.Linear)).weight

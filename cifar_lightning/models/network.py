@@ -30,5 +30,9 @@ class Network(nn.Module):
         """Normalised float images (B, 3, 32, 32) to the features (B, F) that the linear layer classifies."""
 
     @abstractmethod
+    def layers(self) -> dict[str, nn.Module]:
+        """The hidden layers from the pixels on: modules whose outputs, after the nonlinearity, can be looked at."""
+
+    @abstractmethod
     def first_filters(self) -> Tensor:
         """Weights that look at the pixels, as images (N, 3, H, W)."""

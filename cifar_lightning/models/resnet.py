@@ -74,6 +74,7 @@ class ResNet(Network):
         blocks = 2 if depth == 18 else (depth - 2) // 6
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU()
         self.stages = nn.ModuleList()
         fan_in = widths[0]
         for i, width in enumerate(widths):
@@ -87,7 +88,7 @@ class ResNet(Network):
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) to pooled features (B, 512) at depth 18, else (B, 64)."""
-        x = F.relu(self.norm(self.stem(images)))
+        x = self.relu(self.norm(self.stem(images)))
         for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3))
@@ -95,6 +96,14 @@ class ResNet(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float images (B, 3, 32, 32) to logits (B, 10)."""
         return self.head(self.features(images))
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The stem and each block; their outputs are (B, channels, H, W)."""
+        found: dict[str, nn.Module] = {"stem": self.relu}
+        for i, stage in enumerate(self.stages):
+            assert isinstance(stage, nn.Sequential)
+            found |= {f"stage{i + 1}.block{j + 1}": block for j, block in enumerate(stage)}
+        return found
 
     def first_filters(self) -> Tensor:
         """Kernels of the stem (64 or 16, 3, 3, 3)."""
