@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_lightning.analysis.cost import layer_costs
+from cifar_lightning.models.cnn import CNN
+from cifar_lightning.models.mlp import MLP
+from cifar_lightning.models.resnet import ResNet
+
+
+def test_costs_of_an_mlp_are_those_of_its_matrices():
+    net = MLP([64, 32]).eval()
+    costs = layer_costs(net, net.layers(), torch.randn(5, 3, 32, 32))
+    assert list(costs) == ["hidden1", "hidden2", "rest"]
+    assert [cost.flops for cost in costs.values()] == [2 * 3072 * 64, 2 * 64 * 32, 2 * 32 * 10]
+    assert [cost.params for cost in costs.values()] == [3072 * 64 + 128, 64 * 32 + 64, 32 * 10 + 10]
+    assert all(cost.seconds > 0 for cost in costs.values())
+
+
+def test_costs_of_a_cnn_are_those_of_its_convolutions():
+    net = CNN([8, 16], [2, 2], whiten_px=2).eval()
+    costs = layer_costs(net, net.layers(), torch.randn(2, 3, 32, 32), rounds=1)
+    expected = {
+        "whitening": 3 * 24 * 4 * 31 * 31,
+        "stage1.conv1": 24 * 8 * 9 * 31 * 31,
+        "stage1.conv2": 8 * 8 * 9 * 15 * 15,
+        "stage2.conv1": 8 * 16 * 9 * 15 * 15,
+        "stage2.conv2": 16 * 16 * 9 * 7 * 7,
+        "rest": 16 * 10,
+    }
+    assert {name: cost.flops for name, cost in costs.items()} == {name: 2 * n for name, n in expected.items()}
+    # A convolution without bias, and scale and shift of the normalisation behind it.
+    assert costs["stage1.conv2"].params == 8 * 8 * 9 + 2 * 8
+    assert costs["rest"].params == 160
+
+
+@pytest.mark.parametrize("make", [lambda: ResNet(20), lambda: CNN([4, 6], [3, 2], residual=True)])
+def test_layers_add_up_to_the_network(make):
+    net = make().eval()
+    images = torch.randn(3, 3, 32, 32)
+    costs = layer_costs(net, net.layers(), images, rounds=1)
+    assert sum(cost.params for cost in costs.values()) == sum(p.numel() for p in net.parameters())
+    with FlopCounterMode(display=False) as counter:
+        net(images)
+    assert sum(cost.flops for cost in costs.values()) == pytest.approx(counter.get_total_flops() / 3)
+    assert not any(module._forward_hooks for module in net.modules())
