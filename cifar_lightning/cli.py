@@ -19,6 +19,7 @@ from cifar_lightning.callbacks.checkpoint import RunCheckpoint
 from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.history import MetricsCSV
+from cifar_lightning.callbacks.layers import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.progress import EpochProgress
@@ -137,6 +138,7 @@ class CifarCLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(FigureLogger, "figures")
+        parser.add_lightning_class_args(LayerLogger, "layers")
         parser.set_defaults(CALLBACK_DEFAULTS)
         parser.link_arguments("seed_everything", "data.seed")
 

@@ -37,7 +37,7 @@ def layer_outputs(net: nn.Module, layers: Mapping[str, nn.Module], images: Tenso
 
     hooks = [module.register_forward_hook(keeper(name)) for name, module in layers.items()]
     try:
-        net(images)
+        net.forward(images)  # past a compiled call, which would be compiled anew for the hooks
     finally:
         for hook in hooks:
             hook.remove()

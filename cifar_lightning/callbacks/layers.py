@@ -1,0 +1,102 @@
+"""Norms of weights and gradients, and statistics of activations, layer by layer in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim import Optimizer
+
+from cifar_lightning.analysis.layers import layer_outputs, layer_statistics
+from cifar_lightning.callbacks.context import as_classifier, data_of
+
+__all__ = ["LayerLogger"]
+
+
+class LayerLogger(Callback):
+    """Writes what tells a healthy training from a sick one.
+
+    Args:
+        norms_every_n_steps: Optimizer steps between two norms of the weights and gradients of each layer; 0 for none.
+        activations_every_n_epochs: Epochs between two statistics of each layer's outputs for validation images (mean,
+            standard deviation, share of dead units); 0 for none.
+        activation_images: Validation images to take them from, spread evenly.
+
+    Raises:
+        ValueError: for a number below its least; all problems in one message.
+    """
+
+    def __init__(
+        self, norms_every_n_steps: int = 50, activations_every_n_epochs: int = 1, activation_images: int = 250
+    ) -> None:
+        self.norms_every_n_steps = norms_every_n_steps
+        self.activations_every_n_epochs = activations_every_n_epochs
+        self.activation_images = activation_images
+        problems = []
+        if norms_every_n_steps < 0:
+            problems.append(f"Expected `layers.norms_every_n_steps` to be at least 0, got {norms_every_n_steps}.")
+        if activations_every_n_epochs < 0:
+            problems.append(
+                f"Expected `layers.activations_every_n_epochs` to be at least 0, got {activations_every_n_epochs}."
+            )
+        if activation_images < 2:
+            problems.append(f"Expected `layers.activation_images` to be at least 2 images, got {activation_images}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Writes the norms, of the gradients before they are clipped."""
+        every, step = self.norms_every_n_steps, trainer.global_step
+        if every == 0 or step % every or not trainer.is_global_zero or not trainer.loggers:
+            return
+        net = as_classifier(pl_module).net
+        trained = {
+            name.removesuffix(".weight"): (parameter.detach(), parameter.grad)
+            for name, parameter in net.named_parameters()
+            if parameter.ndim > 1 and parameter.grad is not None
+        }
+        if not trained:
+            return
+        # All norms go to the host in one copy: a GPU waits once, not once a layer.
+        weights, gradients = (torch.stack(torch._foreach_norm(list(p))) for p in zip(*trained.values(), strict=True))
+        values = torch.stack([weights, gradients]).cpu()
+        rows = {f"weight_norm/{name}": value for name, value in zip(trained, values[0].tolist(), strict=True)}
+        rows |= {f"gradient_norm/{name}": value for name, value in zip(trained, values[1].tolist(), strict=True)}
+        rows["step/gradient_norm"] = float(values[1].norm())
+        self._write(trainer, rows)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the statistics: here, while an average of the weights stands in for them if there is one."""
+        every, model, val = self.activations_every_n_epochs, as_classifier(pl_module), data_of(trainer).val
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not fitting or batch_idx or every == 0 or val is None or not trainer.is_global_zero:
+            return
+        if (trainer.current_epoch + 1) % every and trainer.current_epoch + 1 != trainer.max_epochs:
+            return
+        chosen = torch.linspace(0, len(val) - 1, min(len(val), self.activation_images)).long()
+        images = model.normalize(val.images[chosen].to(model.device))
+        rows: dict[str, float] = {}
+        for name, output in layer_outputs(model.net, model.net.layers(), images).items():
+            found = layer_statistics(output.float())
+            rows |= {
+                f"activation_mean/{name}": found.mean,
+                f"activation_std/{name}": found.std,
+                f"dead_units/{name}": found.dead,
+            }
+        self._write(trainer, rows)
+
+    def _write(self, trainer: Trainer, rows: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for tag, value in rows.items():
+                    logger.experiment.add_scalar(tag, value, trainer.global_step)
