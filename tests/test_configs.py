@@ -114,7 +114,8 @@ def test_overfit_learns_its_images_by_heart():
         "--data.batch_size=20",
         "--figures.confusion_every_n_epochs=0",
     ]
-    more = ["--figures.filters_every_n_epochs=0", "--figures.predictions_every_n_epochs=0", "--version=v"]
+    figures = ("reliability", "filters", "feature_maps", "predictions", "mistakes")
+    more = ["--version=v", *(f"--figures.{figure}_every_n_epochs=0" for figure in figures)]
     assert main(["fit", *args, *small, *sizes, *more]) == 0
     lines = Path("lightning_logs/cnn/v/metrics.csv").read_text().splitlines()
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))

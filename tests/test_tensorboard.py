@@ -32,7 +32,8 @@ def test_scalars_by_step_and_by_epoch(events):
 
 def test_figures(events):
     images = events.Tags()["images"]
-    assert set(images) >= {"val/confusion", "val/predictions", "filters/first_layer", "test/confusion"}
+    of_a_split = ("confusion", "reliability", "predictions", "mistakes", "feature_maps_1", "feature_maps_2")
+    assert set(images) == {"filters/first_layer"} | {f"{s}/{name}" for s in ("val", "test") for name in of_a_split}
     assert len(events.Images("val/confusion")) == 2  # one each validation
     assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in events.Images("val/confusion"))
 

@@ -7,11 +7,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from cifar_lightning import CLASSES
+from cifar_lightning.callbacks.context import gathered
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.runs import write_text_atomic
 
@@ -73,14 +73,7 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gathers and writes; with no batch allowed there is nothing to write."""
-        if not self._outputs:
-            return
-        mine = [torch.cat(parts).cpu() for parts in zip(*self._outputs, strict=True)]
-        if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, mine)
-            mine = [torch.cat(parts) for parts in zip(*gathered, strict=True)]
-        if trainer.is_global_zero:
-            order = mine[0].argsort()
+        outputs = gathered(trainer, self._outputs)
+        if outputs and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text_atomic(self.folder / "test.csv", predictions_csv(*(part[order] for part in mine)))
+            write_text_atomic(self.folder / "test.csv", predictions_csv(*outputs))
