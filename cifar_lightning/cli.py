@@ -30,7 +30,7 @@ from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 
-__all__ = ["CifarCLI"]
+__all__ = ["CifarCLI", "Parts"]
 
 logger = logging.getLogger(__name__)
 
@@ -284,6 +284,13 @@ class CifarCLI(LightningCLI):
             rank_zero_info(f"{split} on {n:,} {images}: {', '.join(parts)}")
         if self.run_folder is not None:
             rank_zero_info(f"Run folder: {self.run_folder}")
+
+
+class Parts(CifarCLI):
+    """Makes model, data and trainer from a command line, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
 
 
 def with_run_config(args: list[str]) -> list[str]:

@@ -37,7 +37,8 @@ def test_layers_come_in_order_and_feed_each_other(case):
     layers = net.layers()
     assert list(layers) == names
     with torch.no_grad():
-        outputs = layer_outputs(net, layers, images)
+        logits, outputs = layer_outputs(net, layers, images)
+        torch.testing.assert_close(logits, net(images))
         last = outputs[names[-1]]
         features = net.features(images)
     assert list(outputs) == names

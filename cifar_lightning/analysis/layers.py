@@ -15,17 +15,16 @@ from cifar_lightning.analysis.style import image_array, new_figure
 __all__ = ["LayerStatistics", "layer_outputs", "layer_statistics", "plot_feature_maps", "pooled"]
 
 
-def layer_outputs(net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+def layer_outputs(net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Runs the network once and keeps what some of its modules put out.
 
     Args:
-        net: from images to anything.
+        net: from images to logits.
         layers: modules of the network by the names they shall have.
         images: float (B, 3, H, W), what the network takes.
 
     Returns:
-        The outputs under the same names, (B, features) or (B, channels, H, W); without gradients unless they are
-        enabled by the caller.
+        The logits, and the outputs under the same names, (B, features) or (B, channels, H, W).
     """
     outputs: dict[str, Tensor] = {}
 
@@ -37,11 +36,11 @@ def layer_outputs(net: nn.Module, layers: Mapping[str, nn.Module], images: Tenso
 
     hooks = [module.register_forward_hook(keeper(name)) for name, module in layers.items()]
     try:
-        net.forward(images)  # past a compiled call, which would be compiled anew for the hooks
+        logits = net.forward(images)  # past a compiled call, which would be compiled anew for the hooks
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: outputs[name] for name in layers}
+    return logits, {name: outputs[name] for name in layers}
 
 
 def pooled(outputs: Tensor, most: int = 1024) -> Tensor:

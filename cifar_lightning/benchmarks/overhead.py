@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_lightning.benchmarks.commands import PROGRAM, run
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import spread
 from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.optim.groups import parameter_groups
@@ -23,13 +23,6 @@ from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import read_result
 
 __all__ = ["bare_loop", "bench_overhead"]
-
-
-class Parts(CifarCLI):
-    """Makes model, data and trainer from a command line, and runs nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
 
 
 def bare_loop(args: list[str]) -> float:

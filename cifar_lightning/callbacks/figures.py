@@ -100,7 +100,7 @@ class FigureLogger(Callback):
         if not self._maps and trainer.is_global_zero and self._due(trainer, "feature_maps"):
             chosen = evenly(data_of(trainer).size(split), self.feature_map_images)
             images = model.normalize(images_of(trainer, split)[chosen].to(model.device))
-            self._maps = layer_outputs(model.net, model.net.layers(), images)
+            _, self._maps = layer_outputs(model.net, model.net.layers(), images)
 
     def on_validation_batch_end(
         self,

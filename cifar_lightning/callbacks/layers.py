@@ -86,7 +86,7 @@ class LayerLogger(Callback):
         chosen = torch.linspace(0, len(val) - 1, min(len(val), self.activation_images)).long()
         images = model.normalize(val.images[chosen].to(model.device))
         rows: dict[str, float] = {}
-        for name, output in layer_outputs(model.net, model.net.layers(), images).items():
+        for name, output in layer_outputs(model.net, model.net.layers(), images)[1].items():
             found = layer_statistics(output.float())
             rows |= {
                 f"activation_mean/{name}": found.mean,
