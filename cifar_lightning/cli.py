@@ -34,6 +34,7 @@ __all__ = ["CifarCLI", "Parts"]
 
 logger = logging.getLogger(__name__)
 
+DESCRIPTION = "Train and evaluate networks on CIFAR-10. `report --run FOLDER` shows what a run learned."
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "num_sanity_val_steps": 0,
@@ -95,7 +96,7 @@ class CifarCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 # Checkpoints name no classes: configurations come from files, weights from checkpoints.
                 load_from_checkpoint_support=False,
-                parser_kwargs={"prog": "cifar-lightning", "description": "Train and evaluate networks on CIFAR-10."},
+                parser_kwargs={"prog": "cifar-lightning", "description": DESCRIPTION},
                 args=args,
             )
         except BaseException:

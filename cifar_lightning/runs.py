@@ -20,6 +20,7 @@ __all__ = [
     "newest_run",
     "read_result",
     "release_if_empty",
+    "write_bytes_atomic",
     "write_result",
     "write_text_atomic",
 ]
@@ -30,10 +31,15 @@ CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Writes a text file whole or not at all: to a temporary name, flushed, then renamed."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: to a temporary name, flushed, then renamed."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads

@@ -80,11 +80,16 @@ def run_command(args: list[str]) -> int:
 
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from cifar_lightning.cli import CifarCLI
-
     set_up_logging()
     try:
-        CifarCLI(args)
+        if args[:1] == ["report"]:
+            from cifar_lightning.report.command import report
+
+            report(args[1:])
+        else:
+            from cifar_lightning.cli import CifarCLI
+
+            CifarCLI(args)
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise

@@ -1,0 +1,95 @@
+"""`python -m cifar_lightning report`: writes what was found out about one run or several."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from cifar_lightning.report.comparison import comparison_sections
+from cifar_lightning.report.findings import Findings, examine
+from cifar_lightning.report.page import Page
+from cifar_lightning.report.run import LoadedRun, load_run
+from cifar_lightning.report.sections import run_sections
+from cifar_lightning.runs import write_bytes_atomic, write_text_atomic
+
+__all__ = ["report"]
+
+logger = logging.getLogger(__name__)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser("cifar-lightning report", description="Shows what a run learned, on one page.")
+    made.add_argument(
+        "--run", type=Path, action="append", required=True, metavar="FOLDER", help="run folder; several are compared"
+    )
+    made.add_argument(
+        "--split",
+        choices=("val", "test"),
+        help="images to look at; default: test where every run was tested, else val",
+    )
+    made.add_argument(
+        "--output", type=Path, help="folder to write into; default: report/ in the run, or in . for several"
+    )
+    return made
+
+
+def report(args: list[str]) -> Path:
+    """Writes report.html, report.md and figures/.
+
+    Args:
+        args: the command line after `report`.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        ValueError: for runs that cannot be reported on.
+    """
+    parsed = parser().parse_args(args)
+    runs = [load_run(folder) for folder in parsed.run]
+    split = parsed.split or choose_split(runs)
+    check_split(runs, split)
+    found = []
+    for run in runs:
+        logger.info(f"Looking at {run.name} on its {split} images")
+        found.append(examine(run, split))
+    folder = parsed.output or (runs[0].folder / "report" if len(runs) == 1 else Path("report"))
+    page = make_page(runs, found)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, png in page.pictures().items():
+        write_bytes_atomic(folder / "figures" / f"{name}.png", png)
+    write_text_atomic(folder / "report.md", page.as_markdown("figures"))
+    write_text_atomic(folder / "report.html", page.as_html())
+    logger.info(f"Report: {folder / 'report.html'}")
+    return folder / "report.html"
+
+
+def choose_split(runs: list[LoadedRun]) -> str:
+    """The test images are looked at only where they have been already."""
+    return "test" if all("test" in run.result for run in runs) else "val"
+
+
+def check_split(runs: list[LoadedRun], split: str) -> None:
+    """Makes sure that every run has images in the split.
+
+    Raises:
+        ValueError: naming the run that has none.
+    """
+    for run in runs:
+        if split == "val" and run.data.val_size == 0:
+            raise ValueError(
+                f"Expected held-out images to report on, but {run.folder} was trained on all (`data.val_size: 0`). Run "
+                f"`test --run {run.folder}` first, or ask for the test images with `--split test`."
+            )
+
+
+def make_page(runs: list[LoadedRun], found: list[Findings]) -> Page:
+    """One run alone, or a comparison of several, each of them after it."""
+    if len(runs) == 1:
+        return Page(f"{runs[0].name} on CIFAR-10", run_sections(runs[0], found[0]))
+    sections = comparison_sections(runs, found)
+    for run, findings in zip(runs, found, strict=True):
+        sections += run_sections(run, findings, prefix=f"{run.name}: ")
+    return Page(f"{len(runs)} runs on CIFAR-10", sections)
