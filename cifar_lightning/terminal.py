@@ -33,6 +33,7 @@ NOISE = (
     "Loaded model weights",
     "TPU available",
     "Seed set to",
+    "Running in `fast_dev_run` mode",
     "GPU available: False",
 )
 USER_ERRORS = (ValueError, OSError, ImportError)

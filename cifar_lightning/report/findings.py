@@ -22,6 +22,8 @@ PROBE_IMAGES = 5000
 """Training images to fit the linear probes on."""
 MAP_IMAGES = 2000
 """Images in the map of the penultimate features."""
+CAM_PX = 6
+"""Grad-CAM takes the deepest layer whose maps have at least this side: fewer places would say little of where."""
 LOOKED_AT = 8
 """Images to explain of each kind."""
 
@@ -140,7 +142,7 @@ def examine(run: LoadedRun, split: str) -> Findings:
         statistics = {name: layer_statistics(o.float()) for name, o in layer_outputs(net, net.layers(), few)[1].items()}
         maps = {name: output[0].cpu() for name, output in layer_outputs(net, net.layers(), one)[1].items()}
         costs = layer_costs(net, net.layers(), few)
-    spatial = [net.layers()[name] for name, output in maps.items() if output.ndim == 3]
+    spatial = [net.layers()[name] for name, output in maps.items() if output.ndim == 3 and output.shape[1] >= CAM_PX]
     last = spatial[-1] if spatial else None
     return Findings(
         split=split,

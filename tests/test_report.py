@@ -1,0 +1,233 @@
+"""The report of a run: every number in it equals one computed in another way."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from tiny import CNN, DATA, MLP
+
+from cifar_lightning import CLASSES
+from cifar_lightning.__main__ import main
+from cifar_lightning.analysis.calibration import fit_temperature, reliability
+from cifar_lightning.report.findings import examine
+from cifar_lightning.report.page import Page, Picture, Section, Table, Text
+from cifar_lightning.report.run import load_run, read_history
+from cifar_lightning.report.sections import class_scores
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with a CNN that was tested, and an MLP that was not."""
+    folder = tmp_path_factory.mktemp("runs")
+    place = ("--save_dir", str(folder), "--version", "v", "--figures.feature_maps_every_n_epochs=0")
+    assert main(["fit", *DATA, *CNN, *place]) == 0
+    assert main(["test", "--run", str(folder / "cnn/v")]) == 0
+    assert main(["fit", *DATA, *MLP, *place]) == 0
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path) -> Path:
+    """The same runs, to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "lightning_logs"))
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags of a page with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+    def all(self, *names: str) -> list[tuple[str, dict[str, str | None]]]:
+        return [(tag, attributes) for tag, attributes in self.tags if tag in names]
+
+
+@pytest.mark.parametrize(("name", "split"), [("cnn", "test"), ("mlp", "val")])
+def test_findings_equal_computations_of_another_kind(runs, name, split):
+    run = load_run(runs / name / "v")
+    found = examine(run, split)
+    data = run.split(split)
+    assert torch.equal(found.images, data.images)
+    with torch.no_grad():
+        logits = torch.cat([run.model(image[None]) for image in data.images])
+    torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-4)
+    predictions = found.predictions.numpy()
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(data.labels, predictions, labels=range(10)))
+    scores = precision_recall_fscore_support(data.labels, predictions, labels=range(10), zero_division=0)
+    np.testing.assert_allclose(np.array(class_scores(found.confusion)).T, scores)
+    assert found.accuracy == pytest.approx((predictions == data.labels.numpy()).mean())
+    # The temperature comes from validation images alone, and never from those that show what it gives.
+    val = run.split("val")
+    with torch.no_grad():
+        held_out = run.model(val.images)
+    fit, shown = (slice(None), slice(None)) if split == "test" else (slice(None, None, 2), slice(1, None, 2))
+    temperature = fit_temperature(held_out[fit], val.labels[fit])
+    assert found.calibration.temperature == pytest.approx(temperature, rel=1e-4)
+    after = reliability((logits[shown] / temperature).softmax(1), data.labels[shown])
+    assert found.calibration.after is not None
+    assert found.calibration.after.error == pytest.approx(after.error, abs=1e-4)
+    assert found.calibration.after.counts.sum() == len(data.labels[shown])
+
+
+def test_probes_equal_scikit_learn_on_features_taken_by_hand(runs):
+    run = load_run(runs / "mlp/v")
+    found = examine(run, "val")
+    train, val = run.split("train"), run.split("val")
+    with torch.no_grad():
+        x, y = (run.model.net.features(run.model.normalize(part.images)).double() for part in (train, val))
+    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-8)
+    ridge = RidgeClassifier(alpha=0.01 * len(train.labels)).fit(((x - mean) / std).numpy(), train.labels)
+    assert list(found.probes) == ["pixels", "hidden1"]
+    assert found.probes["hidden1"] == pytest.approx(ridge.score(((y - mean) / std).numpy(), val.labels))
+
+
+def test_what_is_shown_is_what_it_says(runs):
+    found = examine(load_run(runs / "cnn/v"), "test")
+    assert (found.predictions[found.hits.indices] == found.labels[found.hits.indices]).all()
+    wrong = found.predictions != found.labels
+    assert wrong[found.misses.indices].all()
+    confidences = found.probabilities.amax(1)
+    assert confidences[found.misses.indices].min() >= confidences[wrong].sort(descending=True).values[7]
+    assert found.hits.cam is not None
+    assert found.hits.saliency.shape == found.hits.cam.shape == (len(found.hits.indices), 32, 32)
+    assert list(found.costs) == [*found.layers, "rest"] == [*found.feature_maps, "rest"]
+
+
+def check_page(folder: Path) -> Reader:
+    """What holds of every report."""
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = Reader(text)
+    images = page.all("img")
+    assert images
+    assert all(attributes["src"].startswith("data:image/png;base64,") for _, attributes in images)
+    assert all(attributes["alt"] and attributes["width"] and attributes["height"] for _, attributes in images)
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
+    assert not page.all("script")
+    headings = [tag for tag, _ in page.all("h1", "h2", "h3")]
+    assert headings[0] == "h1"
+    assert set(headings[1:]) == {"h2"}
+    ids = [attributes["id"] for _, attributes in page.all("h2")]
+    assert [attributes["href"] for _, attributes in page.all("a")] == [f"#{name}" for name in ids]
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[.+?\]\((figures/[\w.]+?\.png)\)", markdown)
+    assert len(pictures) == len(images)
+    assert {path.name for path in (folder / "figures").iterdir()} == {Path(name).name for name in pictures}
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    return page
+
+
+def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
+    assert main(["report", "--run", str(runs / "cnn/v")]) == 0
+    assert "Report: " in capsys.readouterr().err
+    page = check_page(runs / "cnn/v/report")
+    accuracy = load_run(runs / "cnn/v").result["test"]["metrics"]["test/acc"]
+    assert f"{100 * accuracy:.2f}" in page.text
+    for words in (
+        "200 test SYNTHETIC images",
+        "say nothing about CIFAR-10",
+        "stage2.conv2",
+        "Grad-CAM",
+        "gradient norm",
+    ):
+        assert words in page.text, words
+    assert "class_path: cifar_lightning.models.CNNClassifier" in page.text
+
+
+def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypatch):
+    import cifar_lightning.data.datamodule as datamodule
+
+    original = datamodule.synthetic_split
+    asked = []
+    monkeypatch.setattr(datamodule, "synthetic_split", lambda part, *rest: asked.append(part) or original(part, *rest))
+    assert main(["report", "--run", str(runs / "mlp/v")]) == 0
+    assert set(asked) == {"train"}
+    page = check_page(runs / "mlp/v/report")
+    assert "100 val SYNTHETIC images" in page.text
+    assert "Grad-CAM" not in page.text
+
+
+def test_several_runs_stand_side_by_side(runs):
+    arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both"]
+    assert main(["report", *arguments]) == 0
+    page = check_page(Path("both"))
+    assert "Side by side" in page.text
+    for name in ("cnn/v: Result", "mlp/v: Result"):
+        assert name in page.text
+
+
+def test_a_run_without_held_out_images(runs, capsys):
+    place = ["--save_dir", str(runs), "--version", "all"]
+    assert main(["fit", *DATA, *MLP, *place, "--data.val_size=0", "--trainer.max_epochs=1"]) == 0
+    assert main(["report", "--run", str(runs / "mlp/all")]) == 2
+    error = capsys.readouterr().err
+    assert "`data.val_size: 0`" in error
+    assert not (runs / "mlp/all/report").exists()
+    assert main(["report", "--run", str(runs / "mlp/all"), "--split", "test"]) == 0
+    assert "none to fit a temperature to" in check_page(runs / "mlp/all/report").text
+
+
+@pytest.mark.parametrize("missing", ["folder", "config.yaml", "checkpoints"])
+def test_what_is_no_run_is_one_message(runs, capsys, missing):
+    run = runs / "cnn/v"
+    if missing == "config.yaml":
+        (run / missing).unlink()
+    else:
+        shutil.rmtree(run if missing == "folder" else run / missing)
+    assert main(["report", "--run", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Expected")
+    assert "Traceback" not in error
+
+
+def test_a_history_that_is_no_table_of_numbers(runs, capsys):
+    (runs / "cnn/v/metrics.csv").write_text("epoch,train/acc\n0,many\n")
+    assert main(["report", "--run", str(runs / "cnn/v")]) == 2
+    assert "Expected numbers in" in capsys.readouterr().err
+
+
+def test_a_history_has_gaps_where_nothing_was_measured(tmp_path):
+    path = tmp_path / "metrics.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["epoch", "val/acc"], ["0", "0.5"], ["1", ""]])
+    history = read_history(path)
+    assert history["epoch"] == [0, 1]
+    assert np.isnan(history["val/acc"][1])
+    assert read_history(tmp_path / "none.csv") == {}
+
+
+def test_what_a_page_shows_is_escaped():
+    evil = '<script>alert("x")</script>'
+    table = Table([evil, "b|c"], [[evil, "1"]], evil)
+    picture = Picture("p", Figure(figsize=(1, 1)), f'" onerror={evil}', table)
+    page = Page(evil, [Section(evil, [Text(evil), Text(evil, code=True), table, picture])])
+    read = Reader(page.as_html())
+    assert not read.all("script")
+    assert all(set(attributes) == {"src", "alt", "width", "height"} for _, attributes in read.all("img"))
+    markdown = page.as_markdown("figures")
+    assert "<script>" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL).replace("\\<script\\>", "")
+    assert "b\\|c" in markdown
+
+
+def test_every_class_is_named():
+    scores = class_scores(torch.eye(10, dtype=torch.long) * 3)
+    assert scores == [(1.0, 1.0, 1.0, 3)] * len(CLASSES)
+    assert class_scores(torch.zeros(10, 10, dtype=torch.long)) == [(0.0, 0.0, 0.0, 0)] * len(CLASSES)
