@@ -116,14 +116,15 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         driver.quit()
 
 
-def set_screen(driver: webdriver.Chrome, zoom: float = 1.0) -> None:
-    """Gives the page a screen of 1440 x 1000 pixels, where a window would spend a part of them on its frame.
+def set_screen(driver: webdriver.Chrome, zoom: float = 1.0, size_px: tuple[int, int] = SCREEN_PX) -> None:
+    """Gives the page a whole screen, where a window would spend a part of it on its frame.
 
     Args:
         driver: the browser.
         zoom: size of everything on it; below 1, more of the page fits.
+        size_px: width and height.
     """
-    width, height = (round(side / zoom) for side in SCREEN_PX)
+    width, height = (round(side / zoom) for side in size_px)
     screen = {"width": width, "height": height, "deviceScaleFactor": zoom, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
 
