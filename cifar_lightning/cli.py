@@ -34,7 +34,11 @@ __all__ = ["CifarCLI", "Parts"]
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION = "Train and evaluate networks on CIFAR-10. `report --run FOLDER` shows what a run learned."
+DESCRIPTION = (
+    "Train and evaluate networks on CIFAR-10. More commands, each with a --help of its own: `report --run FOLDER` "
+    "shows what a run learned, `predict --run FOLDER --images PATH...` says what is in your own pictures, and `export "
+    "--run FOLDER` writes the network for other programs."
+)
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "num_sanity_val_steps": 0,

@@ -23,6 +23,7 @@ IRRELEVANT = (
     ".*could not find the monitored key.*",  # a training that ends before its first validation
     ".*AMP with fp16 is not supported on CPU.*",  # an error of ours says so
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
+    ".*could be decompression bomb.*",  # pictures above our own limit are refused with a message
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph
 )
 # Lines of Lightning that advertise, or say what hardware is not there.
@@ -72,7 +73,7 @@ def run_command(args: list[str]) -> int:
         args: the command line without the program's name.
 
     Returns:
-        0, or 2 for a user's error.
+        0; 1 when a part of the work could not be done; 2 for a user's error.
     """
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -83,17 +84,32 @@ def run_command(args: list[str]) -> int:
 
     set_up_logging()
     try:
-        if args[:1] == ["report"]:
-            from cifar_lightning.report.command import report
-
-            report(args[1:])
-        else:
-            from cifar_lightning.cli import CifarCLI
-
-            CifarCLI(args)
+        return dispatch(args)
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def dispatch(args: list[str]) -> int:
+    """Runs the command that the line names; imports only what it needs."""
+    command, rest = args[:1], args[1:]
+    if command == ["report"]:
+        from cifar_lightning.report.command import report
+
+        report(rest)
+        return 0
+    if command == ["export"]:
+        from cifar_lightning.export import export
+
+        export(rest)
+        return 0
+    if command == ["predict"] and any(arg.split("=")[0] == "--images" for arg in rest):
+        from cifar_lightning.inference import predict_pictures
+
+        return predict_pictures(rest)
+    from cifar_lightning.cli import CifarCLI
+
+    CifarCLI(args)
     return 0

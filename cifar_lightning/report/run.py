@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar_lightning import runs
-from cifar_lightning.cli import Parts
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.split import Split
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.trained import load_trained
 
 __all__ = ["LoadedRun", "load_run", "read_history", "read_steps"]
 
@@ -62,20 +61,15 @@ def load_run(folder: Path) -> LoadedRun:
     Raises:
         ValueError: when it is no run, has no checkpoint, or holds files that cannot be read.
     """
-    parts = Parts(["test", "--run", str(folder), "--trainer.fast_dev_run=1"])  # a trial run writes nothing
-    assert parts.ckpt_path is not None  # `test` has made sure
-    checkpoint = torch.load(parts.ckpt_path, map_location="cpu", weights_only=True)
-    model: ImageClassifier = parts.model
-    model.load_state_dict(checkpoint["state_dict"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, data = load_trained(folder)
     return LoadedRun(
         folder,
         runs.config_path(folder).read_text(encoding="utf-8"),
         runs.read_result(folder),
         read_history(folder / "metrics.csv"),
         read_steps(folder),
-        model.to(device).eval(),
-        parts.datamodule,
+        model,
+        data,
     )
 
 

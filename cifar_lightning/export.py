@@ -1,0 +1,156 @@
+"""`export`: a trained network as one file for other programs, checked against the checkpoint it came from."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.trained import load_trained
+
+__all__ = ["export"]
+
+logger = logging.getLogger(__name__)
+
+CHECKED = 1000
+"""Images to compare the file with the checkpoint on."""
+TOLERANCE = 1e-4
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "cifar-lightning export",
+        description="Writes the network with its normalisation: uint8 images (N, 3, 32, 32) in, logits (N, 10) out, "
+        "for any N. Says how far its logits are from those of the checkpoint.",
+    )
+    made.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="run whose best weights to export")
+    made.add_argument(
+        "--format", choices=list(SUFFIXES), default="onnx", help="default: onnx (needs the extra `export`)"
+    )
+    made.add_argument("--output", type=Path, help="file to write; default: model.onnx or model.pt2 in the run")
+    return made
+
+
+class PixelsToLogits(nn.Module):
+    """A network with its normalisation, as one module of plain operations."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, model: ImageClassifier) -> None:
+        super().__init__()
+        self.net = model.net.to(memory_format=torch.contiguous_format)
+        self.register_buffer("scale", 1 / (255 * model.std))
+        self.register_buffer("offset", model.mean / model.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, 32, 32) to logits (N, 10)."""
+        return self.net(images.float() * self.scale - self.offset)
+
+
+def export(args: list[str]) -> Path:
+    """Writes the file and checks it.
+
+    Args:
+        args: the command line after `export`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: when there is nothing to export, the packages for the format are not there, or the file gives other
+            answers than the checkpoint; then it is not kept.
+    """
+    parsed = parser().parse_args(args)
+    model, data = load_trained(parsed.run)
+    model.cpu()
+    path = parsed.output or parsed.run / f"model{SUFFIXES[parsed.format]}"
+    if not path.parent.is_dir():
+        raise ValueError(f"Expected `--output` in a folder that exists, got {path}.")
+    images, source = some_images(data)
+    with torch.inference_mode():
+        expected = torch.cat([model(batch) for batch in images.split(250)])
+    # Written beside and renamed once it is checked: what stands under the name is always good.
+    unchecked = path.with_name(f".{path.name}.unchecked")
+    try:
+        run = (to_onnx if parsed.format == "onnx" else to_torch_export)(PixelsToLogits(model).eval(), unchecked)
+        parts = [run(batch) for batch in (images[:1], *images[1:].split(250))]  # other sizes than the traced one
+        worst, agree = compare(torch.cat(parts), expected)
+        message = (
+            f"Checked on {len(images):,} {source}: largest difference of a logit {worst:.2g}, same class on "
+            f"{agree:,} of {len(images):,}"
+        )
+        if worst > TOLERANCE or agree < len(images):
+            raise ValueError(
+                f"Expected the exported network to answer as the checkpoint does within {TOLERANCE}. {message}."
+            )
+        unchecked.replace(path)
+    finally:
+        unchecked.unlink(missing_ok=True)
+    logger.info(f"{message}.")
+    logger.info(f"Exported: {path}")
+    return path
+
+
+def some_images(data: CIFAR10DataModule) -> tuple[Tensor, str]:
+    """Images to check on, uint8 (N, 3, 32, 32), and what they are: those the run was trained on, spread evenly."""
+    data.setup("fit")
+    assert data.train is not None
+    rows = torch.linspace(0, len(data.train) - 1, min(len(data.train), CHECKED)).long()
+    return data.train.images[rows], "SYNTHETIC images" if data.is_synthetic else "training images"
+
+
+def compare(found: Tensor, expected: Tensor) -> tuple[float, int]:
+    """Largest difference between logits, and on how many images the class is the same."""
+    return float((found - expected).abs().max()), int((found.argmax(1) == expected.argmax(1)).sum())
+
+
+def to_onnx(module: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
+    """Writes ONNX, and returns the file as ONNX Runtime runs it."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"Expected the packages of the extra `export` for ONNX, got: {error}. Install them with `pip install "
+            "'cifar-lightning[export]'`, or export with `--format torch_export`."
+        ) from error
+    torch.onnx.export(
+        module,
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),),
+        str(path),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def to_torch_export(module: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
+    """Writes an exported program of PyTorch, and returns the file as PyTorch runs it."""
+    example = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+    with path.open("wb") as file:
+        torch.export.save(program, file)
+    with path.open("rb") as written:
+        loaded = torch.export.load(written).module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = loaded(images)
+        return logits
+
+    return run

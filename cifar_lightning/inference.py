@@ -1,0 +1,161 @@
+"""`predict --images`: what a trained network says of a person's own pictures."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import html
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cifar_lightning import CLASSES
+from cifar_lightning.analysis.style import image_array
+from cifar_lightning.data.pictures import find_pictures, load_picture
+from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.models.tta import SHIFTS
+from cifar_lightning.runs import write_text_atomic
+from cifar_lightning.trained import load_trained
+
+__all__ = ["predict_pictures"]
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+SHOWN = 300
+"""Pictures in the gallery; the tables hold all."""
+STYLE = (
+    "body{font:16px/1.4 system-ui,sans-serif;color:#1a1a1a;margin:0 auto;max-width:70rem;padding:1rem}"
+    "ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem;list-style:none;padding:0}"
+    "img{width:96px;height:96px;image-rendering:pixelated;display:block}small{color:#4a4a4a;overflow-wrap:anywhere}"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "cifar-lightning predict",
+        description="Says what is in your own pictures. Each is turned upright, put on white where it is transparent, "
+        "scaled so that its shorter side has 32 pixels, and cut to the middle square.",
+    )
+    made.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="run whose best weights predict")
+    made.add_argument(
+        "--images", type=Path, nargs="+", required=True, metavar="PATH", help="pictures, or folders of them"
+    )
+    made.add_argument("--output", type=Path, help="folder to write into; default: predictions/ in the run")
+    made.add_argument("--tta", choices=list(SHIFTS), default="none", help="views of each picture to average")
+    return made
+
+
+def predict_pictures(args: list[str]) -> int:
+    """Writes images.csv, images.json and images.html.
+
+    Args:
+        args: the command line after `predict`.
+
+    Returns:
+        The exit status: 0, or 1 when some of the files could not be read; those are named and skipped.
+
+    Raises:
+        ValueError: when there is nothing to predict, or nothing to predict with.
+    """
+    parsed = parser().parse_args(args)
+    paths = find_pictures(parsed.images)
+    model, _ = load_trained(parsed.run)
+    model.tta = parsed.tta
+    read: list[Path] = []
+    images: list[Tensor] = []
+    for path, image in pictures(paths):
+        if isinstance(image, str):
+            logger.warning(f"Skipped {path}: {image}")
+        else:
+            read.append(path)
+            images.append(image)
+    if not read:
+        raise ValueError(f"Expected at least one picture that can be read, got {len(paths)} files that cannot.")
+    stacked = torch.stack(images)
+    probabilities = predict(model, stacked)
+    folder = parsed.output or parsed.run / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(folder / "images.csv", as_csv(read, probabilities))
+    write_text_atomic(folder / "images.json", as_json(read, probabilities))
+    write_text_atomic(folder / "images.html", as_html(read, stacked, probabilities))
+    skipped = len(paths) - len(read)
+    logger.info(f"Predicted {len(read):,} of {len(paths):,} files, {skipped:,} skipped: {folder / 'images.html'}")
+    return 1 if skipped else 0
+
+
+def pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
+    """Each file with its image, or with what is wrong with it; decoded by several threads, in order."""
+
+    def load(path: Path) -> Tensor | str:
+        try:
+            return load_picture(path)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        yield from zip(paths, pool.map(load, paths), strict=True)
+
+
+def predict(model: ImageClassifier, images: Tensor) -> Tensor:
+    """Probabilities (N, 10) of uint8 images (N, 3, 32, 32)."""
+    with torch.inference_mode():
+        logits = [model.predict_logits(batch.to(model.device)).float().cpu() for batch in images.split(BATCH)]
+    return torch.cat(logits).softmax(1)
+
+
+def rows(paths: Sequence[Path], probabilities: Tensor) -> list[dict[str, object]]:
+    """A row for each picture: its file, class, probability, and all ten probabilities."""
+    return [
+        {
+            "file": str(path),
+            "prediction": CLASSES[max(range(len(shares)), key=shares.__getitem__)],
+            "probability": round(max(shares), 6),
+            **{name: round(share, 6) for name, share in zip(CLASSES, shares, strict=True)},
+        }
+        for path, shares in zip(paths, probabilities.tolist(), strict=True)
+    ]
+
+
+def as_csv(paths: Sequence[Path], probabilities: Tensor) -> str:
+    """A table."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["file", "prediction", "probability", *CLASSES], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(paths, probabilities))
+    return text.getvalue()
+
+
+def as_json(paths: Sequence[Path], probabilities: Tensor) -> str:
+    """A list of objects."""
+    return json.dumps(rows(paths, probabilities), indent=1) + "\n"
+
+
+def as_html(paths: Sequence[Path], images: Tensor, probabilities: Tensor) -> str:
+    """A gallery of the pictures as the network saw them."""
+    items = []
+    for row, image in zip(rows(paths, probabilities)[:SHOWN], image_array(images[:SHOWN]), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, format="png")
+        source = base64.b64encode(file.getvalue()).decode()
+        name = html.escape(str(row["file"]), quote=True)
+        items.append(
+            f'<li><img src="data:image/png;base64,{source}" alt="{name}"><strong>{row["prediction"]}</strong> '
+            f"{float(str(row['probability'])):.0%}<br><small>{name}</small></li>"
+        )
+    more = "" if len(paths) <= SHOWN else f"<p>The first {SHOWN:,} of {len(paths):,}; images.csv has all.</p>"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Predictions</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<style>{STYLE}</style></head>\n<body><h1>Predictions</h1>"
+        f"<p>Each picture as the network saw it, 32 by 32 pixels.</p>{more}\n<ul>{''.join(items)}</ul></body></html>\n"
+    )

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from tiny import CNN, DATA, MLP
+
+import cifar_lightning.export as module
+from cifar_lightning.__main__ import main
+from cifar_lightning.trained import load_trained
+
+MODELS = {"mlp": (*MLP, "--model.whiten=true"), "cnn": (*CNN, "--model.whiten_px=2", "--model.channels_last=true")}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    place = ("--trainer.max_epochs=1", "--save_dir", str(folder), "--name", "n", "--version", "v")
+    assert main(["fit", *DATA, *MODELS[request.param], *place]) == 0
+    return folder / "n/v"
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_file_answers_as_the_checkpoint_for_any_number_of_images(run, form, capsys):
+    assert main(["export", "--run", str(run), "--format", form]) == 0
+    assert "same class on 500 of 500" in capsys.readouterr().err
+    images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
+    model, _ = load_trained(run)
+    for n in (1, 7):
+        with torch.no_grad():
+            expected = model(images[:n])
+        if form == "onnx":
+            session = onnxruntime.InferenceSession(run / "model.onnx")
+            (found,) = map(torch.from_numpy, session.run(None, {"images": images[:n].numpy()}))
+        else:
+            with (run / "model.pt2").open("rb") as file:
+                found = torch.export.load(file).module()(images[:n])
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_file_that_answers_otherwise_is_not_kept(run, capsys, monkeypatch):
+    (run / "model.pt2").write_bytes(b"the old one")
+    monkeypatch.setattr(module, "compare", lambda found, expected: (0.5, len(expected) - 3))
+    assert main(["export", "--run", str(run), "--format", "torch_export"]) == 2
+    error = capsys.readouterr().err
+    assert "within 0.0001" in error
+    assert "same class on 497 of 500" in error
+    assert (run / "model.pt2").read_bytes() == b"the old one"
+    assert not list(run.glob(".*"))
+
+
+def test_the_check_sees_what_differs():
+    expected = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
+    assert module.compare(expected + torch.tensor([[0.0, 0.25], [0.0, 0.0]]), expected) == (0.25, 2)
+    assert module.compare(expected.flip(1), expected)[1] == 0
+
+
+def test_missing_packages_are_one_message(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["export", "--run", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "cifar-lightning[export]" in error
+    assert "Traceback" not in error
+
+
+def test_places_and_runs_that_are_not_there(run, capsys):
+    assert main(["export", "--run", str(run), "--output", "nowhere/model.onnx"]) == 2
+    assert "`--output` in a folder that exists" in capsys.readouterr().err
+    assert main(["export", "--run", "nowhere"]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
