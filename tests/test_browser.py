@@ -48,7 +48,7 @@ def page(opened):
 
 
 def test_each_kind_of_record_has_its_tab(page):
-    expected = {"TIME SERIES", "SCALARS", "IMAGES", "GRAPHS", "TEXT", "HPARAMS"}
+    expected = {"TIME SERIES", "SCALARS", "IMAGES", "GRAPHS", "TEXT", "HPARAMS", "PROJECTOR"}
     assert set(page.tabs(lambda tabs: len(tabs) >= len(expected))) == expected
 
 
@@ -58,7 +58,9 @@ def test_charts_show_a_curve_of_each_run(page):
     assert expected.items() <= curves.items()
 
 
-@pytest.mark.parametrize("tag", ["val/confusion", "test/confusion", "val/predictions", "filters/first_layer"])
+@pytest.mark.parametrize(
+    "tag", ["val/confusion", "val/reliability", "val/mistakes", "test/feature_maps_1", "filters/first_layer"]
+)
 def test_figures_of_each_run_are_loaded(page, tag):
     expected = {f"{run} {tag}" for run in RUNS}
     images = page.images(f"^{tag}$", lambda images: all(images.get(image) for image in expected))

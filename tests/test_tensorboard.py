@@ -3,18 +3,26 @@
 import math
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tiny import CNN, fit
+from tiny import CNN, DATA, fit
 
+from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
 from cifar_lightning.callbacks.records import flatten
 
 
-@pytest.fixture
-def events():
-    run = fit(*CNN)
-    assert main(["test", "--run", str(run)]) == 0
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["fit", *DATA, *CNN, "--figures.projector_images=30", "--save_dir", str(folder), "--version", "v"]) == 0
+    assert main(["test", "--run", str(folder / "cnn/v")]) == 0
+    return folder / "cnn/v"
+
+
+@pytest.fixture(scope="module")
+def events(run):
     accumulator = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
     accumulator.Reload()
     return accumulator
@@ -36,6 +44,24 @@ def test_figures(events):
     assert set(images) == {"filters/first_layer"} | {f"{s}/{name}" for s in ("val", "test") for name in of_a_split}
     assert len(events.Images("val/confusion")) == 2  # one each validation
     assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in events.Images("val/confusion"))
+
+
+def test_features_with_their_pictures_and_classes(run):
+    config = (run / "projector_config.pbtxt").read_text()
+    assert "penultimate_features" in config
+    (folder,) = (path.parent for path in run.rglob("metadata.tsv"))
+    names = (folder / "metadata.tsv").read_text().split()
+    rows = (folder / "tensors.tsv").read_text().splitlines()
+    assert len(names) == len(rows) == 30
+    assert set(names) <= set(CLASSES)
+    assert len(rows[0].split()) == 8
+    with Image.open(folder / "sprite.png") as sprite:
+        assert sprite.size == (6 * 32, 6 * 32)
+
+
+def test_no_features_are_no_folder():
+    run = fit(*CNN, "--figures.projector_images=0")
+    assert not list(run.rglob("metadata.tsv"))
 
 
 def test_graph_and_configuration(events):

@@ -38,6 +38,8 @@ class FigureLogger(Callback):
         prediction_images: Images in a grid; those of the predictions are the same each time, spread evenly over the
             split.
         feature_map_images: Images to draw feature maps of, the same each time, spread evenly over the split.
+        projector_images: Validation images, spread evenly, whose penultimate features the PROJECTOR tab shows after the
+            training; 0 for none.
 
     Raises:
         ValueError: for a number below its least; all problems in one message.
@@ -53,6 +55,7 @@ class FigureLogger(Callback):
         mistakes_every_n_epochs: int = 5,
         prediction_images: int = 40,
         feature_map_images: int = 2,
+        projector_images: int = 1000,
     ) -> None:
         self.cadence = {
             "confusion": confusion_every_n_epochs,
@@ -64,6 +67,7 @@ class FigureLogger(Callback):
         }
         self.prediction_images = prediction_images
         self.feature_map_images = feature_map_images
+        self.projector_images = projector_images
         problems = [
             f"Expected `figures.{name}_every_n_epochs` to be at least 0 epochs, got {every}."
             for name, every in self.cadence.items()
@@ -74,6 +78,8 @@ class FigureLogger(Callback):
             for name, count in (("prediction_images", prediction_images), ("feature_map_images", feature_map_images))
             if count < 1
         ]
+        if projector_images < 0:
+            problems.append(f"Expected `figures.projector_images` to be at least 0 images, got {projector_images}.")
         if problems:
             raise ValueError(" ".join(problems))
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -133,6 +139,23 @@ class FigureLogger(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures of the test images."""
         self._draw(trainer, as_classifier(pl_module), "test", save=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts features into the PROJECTOR tab, each with its picture and its class."""
+        val, model = data_of(trainer).val, as_classifier(pl_module)
+        if not trainer.is_global_zero or not self.projector_images or val is None or not len(val):
+            return
+        rows = evenly(len(val), self.projector_images)
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            parts = [model.net.features(model.normalize(val.images[part].to(model.device))) for part in rows.split(500)]
+        model.train(training)
+        names = [CLASSES[label] for label in val.labels[rows].tolist()]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                features, pictures = torch.cat(parts).float().cpu(), val.images[rows] / 255
+                logger.experiment.add_embedding(features, names, pictures, trainer.global_step, "penultimate_features")
 
     def _draw(self, trainer: Trainer, model: ImageClassifier, split: str, save: bool) -> None:
         outputs = gathered(trainer, self._outputs)
