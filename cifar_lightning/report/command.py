@@ -90,6 +90,6 @@ def make_page(runs: list[LoadedRun], found: list[Findings]) -> Page:
     if len(runs) == 1:
         return Page(f"{runs[0].name} on CIFAR-10", run_sections(runs[0], found[0]))
     sections = comparison_sections(runs, found)
-    for run, findings in zip(runs, found, strict=True):
-        sections += run_sections(run, findings, prefix=f"{run.name}: ")
+    for number, (run, findings) in enumerate(zip(runs, found, strict=True), start=1):
+        sections += run_sections(run, findings, number)
     return Page(f"{len(runs)} runs on CIFAR-10", sections)

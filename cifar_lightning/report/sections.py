@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -32,8 +31,14 @@ IMAGES = 24
 PAIRS, OF_EACH_PAIR = 4, 8
 
 
-def run_sections(run: LoadedRun, found: Findings, prefix: str = "") -> list[Section]:
-    """Everything about one run, in the order in which a person asks; the prefix tells it from others on the page."""
+def run_sections(run: LoadedRun, found: Findings, number: int = 0) -> list[Section]:
+    """Everything about one run, in the order in which a person asks.
+
+    Args:
+        run: the run.
+        found: what was found out about it.
+        number: of the run among several on the page, from 1; 0 where it is alone.
+    """
     makers: list[Callable[[LoadedRun, Findings], Section | None]] = [
         headline,
         learning,
@@ -50,21 +55,23 @@ def run_sections(run: LoadedRun, found: Findings, prefix: str = "") -> list[Sect
         setting,
     ]
     sections = [section for make in makers if (section := make(run, found)) is not None]
-    if not prefix:
+    if not number:
         return sections
-    slug = re.sub(r"[^a-zA-Z0-9]+", "_", prefix).lower()
     return [
         Section(
-            prefix + section.title,
-            [replace(part, name=slug + part.name) if isinstance(part, Picture) else part for part in section.parts],
+            f"{run.name}: {section.title}",
+            [
+                replace(part, name=f"run{number}_{part.name}") if isinstance(part, Picture) else part
+                for part in section.parts
+            ],
         )
         for section in sections
     ]
 
 
-def percent(share: float, digits: int = 2) -> str:
+def percent(share: float, places: int = 2) -> str:
     """A share as percent."""
-    return f"{100 * share:.{digits}f}"
+    return f"{100 * share:.{places}f}"
 
 
 def of(run: LoadedRun, found: Findings) -> str:
@@ -119,7 +126,7 @@ def learning(run: LoadedRun, found: Findings) -> Section | None:
     if not names:
         return None
     epochs = len(run.history[names[0]])
-    rows = [[str(e + 1), *(number(run.history[name][e]) for name in names)] for e in range(epochs)]
+    rows = [[str(e + 1), *(digits(run.history[name][e]) for name in names)] for e in range(epochs)]
     gap = generalisation_gap(run.history)
     text = (
         "Training accuracy is that of augmented images while the weights still moved; validation accuracy that of the "
@@ -382,7 +389,7 @@ def stability(run: LoadedRun, found: Findings) -> Section | None:
             )
         )
     rows = [
-        [words, str(len(values)), number(min(values)), number(max(values)), number(values[-1])]
+        [words, str(len(values)), digits(min(values)), digits(max(values)), digits(values[-1])]
         for words, (_, values) in curves.items()
     ]
     parts.append(
@@ -405,6 +412,6 @@ def setting(run: LoadedRun, found: Findings) -> Section:
     return Section("How to repeat it", [table, Text(run.config, code=True)])
 
 
-def number(value: float) -> str:
+def digits(value: float) -> str:
     """Four significant digits, or nothing."""
     return "" if math.isnan(value) else f"{value:.4g}"
