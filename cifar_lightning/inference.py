@@ -21,7 +21,7 @@ from cifar_lightning import CLASSES
 from cifar_lightning.analysis.style import image_array
 from cifar_lightning.data.pictures import find_pictures, load_picture
 from cifar_lightning.models.classifier import ImageClassifier
-from cifar_lightning.models.tta import SHIFTS
+from cifar_lightning.models.tta import SHIFTS, TTAName
 from cifar_lightning.runs import write_text_atomic
 from cifar_lightning.trained import load_trained
 
@@ -70,7 +70,6 @@ def predict_pictures(args: list[str]) -> int:
     parsed = parser().parse_args(args)
     paths = find_pictures(parsed.images)
     model, _ = load_trained(parsed.run)
-    model.tta = parsed.tta
     read: list[Path] = []
     images: list[Tensor] = []
     for path, image in pictures(paths):
@@ -82,7 +81,7 @@ def predict_pictures(args: list[str]) -> int:
     if not read:
         raise ValueError(f"Expected at least one picture that can be read, got {len(paths)} files that cannot.")
     stacked = torch.stack(images)
-    probabilities = predict(model, stacked)
+    probabilities = predict(model, stacked, parsed.tta)
     folder = parsed.output or parsed.run / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(folder / "images.csv", as_csv(read, probabilities))
@@ -106,10 +105,10 @@ def pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
         yield from zip(paths, pool.map(load, paths), strict=True)
 
 
-def predict(model: ImageClassifier, images: Tensor) -> Tensor:
+def predict(model: ImageClassifier, images: Tensor, tta: TTAName) -> Tensor:
     """Probabilities (N, 10) of uint8 images (N, 3, 32, 32)."""
     with torch.inference_mode():
-        logits = [model.predict_logits(batch.to(model.device)).float().cpu() for batch in images.split(BATCH)]
+        logits = [model.predict_logits(batch.to(model.device), tta).float().cpu() for batch in images.split(BATCH)]
     return torch.cat(logits).softmax(1)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -37,8 +38,8 @@ class ImageClassifier(LightningModule):
         warmup_epochs: Epochs over which the learning rate rises to its peak; a fraction is allowed.
         final_lr_ratio: Learning rate at the end of training as a fraction of its peak.
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1).
-        tta: Views to average in validation, test and prediction: "none", "flip" (mirror image),
-            "flip_translate" (six views) or "flip_grid" (eighteen).
+        tta: Views to average in `validate`, `test` and `predict`: "none", "flip" (mirror image), "flip_translate" (six
+            views) or "flip_grid" (eighteen). The validations of a training take each image as it is, which is cheaper.
         channels_last: Keep images and weights as NHWC in memory: faster convolutions on CPUs and tensor cores.
         compile: Compile the network with torch.compile for training; checkpoints stay the same.
 
@@ -117,10 +118,10 @@ class ImageClassifier(LightningModule):
         """uint8 images (B, 3, 32, 32) to logits (B, 10), without test-time augmentation."""
         return self.net(self.normalize(images))
 
-    def predict_logits(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, 32, 32) to logits (B, 10), with the test-time augmentation that was asked for."""
+    def predict_logits(self, images: Tensor, tta: TTAName | None = None) -> Tensor:
+        """uint8 images (B, 3, 32, 32) to logits (B, 10), with these views averaged; default: those of the model."""
         # Past a compiled call: evaluation is too short to earn a compilation of its own.
-        return tta_logits(self.net.forward, self.normalize(images), self.tta)
+        return tta_logits(self.net.forward, self.normalize(images), tta or self.tta)
 
     def setup(self, stage: str) -> None:
         """Computes what comes from data and compiles the network.
@@ -196,7 +197,10 @@ class ImageClassifier(LightningModule):
         return metrics
 
     def _evaluate(self, split: str, batch: Batch) -> Tensor:
-        logits = self.predict_logits(batch.images)
+        # Eighteen views after each epoch would take longer than the epoch.
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        tta: TTAName = "none" if fitting else self.tta
+        logits = self.predict_logits(batch.images, tta)
         self._metrics(split).update(logits, batch.labels)
         return logits
 

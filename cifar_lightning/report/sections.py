@@ -130,7 +130,7 @@ def learning(run: LoadedRun, found: Findings) -> Section | None:
     gap = generalisation_gap(run.history)
     text = (
         "Training accuracy is that of augmented images while the weights still moved; validation accuracy that of the "
-        "weights at the end of each epoch, with the views that the run averages."
+        "weights at the end of each epoch."
     )
     if gap:
         text += (
