@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import csv
+import json
+
 import numpy as np
 import pytest
 import torch
+from tiny import MLP, fit
 
+from cifar_lightning.__main__ import main
 from cifar_lightning.models.tta import tta_logits
 
 
@@ -62,6 +67,17 @@ def test_logits_are_the_weighted_mean_over_the_views(net, tta):
                 view = shifted(image, down, right)[:, :, :: -1 if mirror else 1]
                 expected[i] += weight / len(mirrors) * net(torch.from_numpy(view.copy())[None])[0]
     torch.testing.assert_close(found, expected)
+
+
+def test_validations_of_a_training_take_each_image_as_it_is():
+    run = fit(*MLP, "--model.tta=flip_grid")
+    in_training = float(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))[-1]["val/loss"])
+    losses = {}
+    for tta in ("none", "flip_grid"):
+        assert main(["validate", "--run", str(run), "--ckpt_path=last", "--model.tta", tta]) == 0
+        losses[tta] = json.loads((run / "result.json").read_text())["validate"]["metrics"]["val/loss"]
+    assert losses["none"] == pytest.approx(in_training, rel=1e-5)
+    assert losses["flip_grid"] != pytest.approx(in_training, rel=1e-3)
 
 
 def test_none_is_the_net_alone(net):
