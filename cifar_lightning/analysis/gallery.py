@@ -13,7 +13,13 @@ __all__ = ["plot_predictions"]
 
 
 def plot_predictions(
-    images: Tensor, labels: Tensor, logits: Tensor, classes: Sequence[str], title: str, columns: int = 8
+    images: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    classes: Sequence[str],
+    title: str,
+    columns: int = 8,
+    count_wrong: bool = True,
 ) -> Figure:
     """Draws images under their predicted class and its probability; mistakes are framed and name the true class.
 
@@ -24,13 +30,15 @@ def plot_predictions(
         classes: the C names.
         title: what the images are of.
         columns: images in a row.
+        count_wrong: say in the title how many are wrong; senseless for images that were chosen for it.
     """
     probabilities = logits.detach().float().cpu().softmax(1)
     confidences, predictions = probabilities.max(1)
     labels = labels.cpu()
     rows = -(-len(labels) // columns)
-    wrong = int((predictions != labels).sum())
-    figure = new_figure(1.35 * columns, 1.72 * rows + 0.7, f"{title}: {wrong} of {len(labels)} wrong")
+    if count_wrong:
+        title = f"{title}: {int((predictions != labels).sum())} of {len(labels)} wrong"
+    figure = new_figure(1.35 * columns, 1.72 * rows + 0.7, title)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.set_xticks([])

@@ -198,7 +198,12 @@ class FigureLogger(Callback):
             for name, (rows, words) in grids.items():
                 if len(rows) and self._due(trainer, name):
                     figures[f"{split}/{name}"] = plot_predictions(
-                        images[rows], labels[rows], logits[rows], CLASSES, f"{words}, {title}"
+                        images[rows],
+                        labels[rows],
+                        logits[rows],
+                        CLASSES,
+                        f"{words}, {title}",
+                        count_wrong=name != "mistakes",
                     )
         if self._filters is not None:
             figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {run}")

@@ -208,7 +208,9 @@ def gallery(name: str, found: Findings, rows: Tensor, title: str) -> Picture:
         for row in rows.tolist()
     ]
     header = ["index in the split", "true class", "predicted class", "its probability", "probability of the true class"]
-    figure = plot_predictions(found.images[rows], found.labels[rows], found.logits[rows], CLASSES, title)
+    figure = plot_predictions(
+        found.images[rows], found.labels[rows], found.logits[rows], CLASSES, title, count_wrong=False
+    )
     return Picture(name, figure, f"{title}: {len(rows)} images.", Table(header, cells, title))
 
 
