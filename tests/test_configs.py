@@ -87,7 +87,8 @@ def test_every_key_is_explained(path):
 
 SELF_EXPLANATORY = {
     "class_path", "momentum", "nesterov", "monitor", "mode", "max_epochs", "accelerator", "strategy",
-    "confusion_every_n_epochs", "filters_every_n_epochs", "predictions_every_n_epochs",
+    "confusion_every_n_epochs", "filters_every_n_epochs", "predictions_every_n_epochs", "reliability_every_n_epochs",
+    "feature_maps_every_n_epochs", "mistakes_every_n_epochs", "norms_every_n_steps", "activations_every_n_epochs",
     "synthetic_test", "label_smoothing", "warmup_epochs", "translate_px", "cutout_px", "batch_size", "devices",
     "compile", "detect_anomaly",
 }  # fmt: skip

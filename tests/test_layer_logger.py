@@ -21,25 +21,27 @@ def test_norms_and_activations_are_those_of_the_network():
     found = scalars(run)
     # Ten steps of which every fifth is written, and two epochs.
     assert set(found["step/gradient_norm"]) == {0, 5}
-    assert set(found["dead_units/stage1.conv1"]) == {5, 10}
+    assert set(found["layer_dead_units/stage1.conv1"]) == {5, 10}
     # With a learning rate of zero the weights at the end are those of every step.
     model = CNNClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt", widths=[8, 8])
     names = [name.removesuffix(".weight") for name, p in model.net.named_parameters() if p.ndim > 1]
-    assert {tag for tag in found if tag.startswith("weight_norm/")} == {f"weight_norm/{name}" for name in names}
+    assert {tag for tag in found if tag.startswith("layer_weight_norm/")} == {
+        f"layer_weight_norm/{name}" for name in names
+    }
     for name, parameter in model.net.named_parameters():
         if parameter.ndim > 1:
-            tag = f"weight_norm/{name.removesuffix('.weight')}"
+            tag = f"layer_weight_norm/{name.removesuffix('.weight')}"
             assert found[tag][5] == pytest.approx(parameter.norm().item(), rel=1e-5)
-    squares = sum(found[f"gradient_norm/{name}"][5] ** 2 for name in names)
+    squares = sum(found[f"layer_gradient_norm/{name}"][5] ** 2 for name in names)
     assert found["step/gradient_norm"][5] == pytest.approx(squares**0.5, rel=1e-5)
     for layer in model.net.layers():
-        assert 0 <= found[f"dead_units/{layer}"][10] <= 1
-        assert found[f"activation_std/{layer}"][10] > 0
+        assert 0 <= found[f"layer_dead_units/{layer}"][10] <= 1
+        assert found[f"layer_activation_std/{layer}"][10] > 0
 
 
 def test_zero_turns_them_off():
     run = fit(*MLP, "--layers.norms_every_n_steps=0", "--layers.activations_every_n_epochs=0")
-    assert not [tag for tag in scalars(run) if tag.startswith(("weight_norm", "gradient", "activation", "dead"))]
+    assert not [tag for tag in scalars(run) if tag.startswith("layer_")]
 
 
 def test_they_change_nothing():

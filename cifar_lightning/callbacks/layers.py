@@ -18,6 +18,9 @@ __all__ = ["LayerLogger"]
 class LayerLogger(Callback):
     """Writes what tells a healthy training from a sick one.
 
+    Its curves have names that come after those of the final metrics, hp/..., in the alphabet: HPARAMS opens with the
+    first few.
+
     Args:
         norms_every_n_steps: Optimizer steps between two norms of the weights and gradients of each layer; 0 for none.
         activations_every_n_epochs: Epochs between two statistics of each layer's outputs for validation images (mean,
@@ -62,8 +65,8 @@ class LayerLogger(Callback):
         # All norms go to the host in one copy: a GPU waits once, not once a layer.
         weights, gradients = (torch.stack(torch._foreach_norm(list(p))) for p in zip(*trained.values(), strict=True))
         values = torch.stack([weights, gradients]).cpu()
-        rows = {f"weight_norm/{name}": value for name, value in zip(trained, values[0].tolist(), strict=True)}
-        rows |= {f"gradient_norm/{name}": value for name, value in zip(trained, values[1].tolist(), strict=True)}
+        rows = {f"layer_weight_norm/{name}": value for name, value in zip(trained, values[0].tolist(), strict=True)}
+        rows |= {f"layer_gradient_norm/{name}": value for name, value in zip(trained, values[1].tolist(), strict=True)}
         rows["step/gradient_norm"] = float(values[1].norm())
         self._write(trainer, rows)
 
@@ -89,9 +92,9 @@ class LayerLogger(Callback):
         for name, output in layer_outputs(model.net, model.net.layers(), images)[1].items():
             found = layer_statistics(output.float())
             rows |= {
-                f"activation_mean/{name}": found.mean,
-                f"activation_std/{name}": found.std,
-                f"dead_units/{name}": found.dead,
+                f"layer_activation_mean/{name}": found.mean,
+                f"layer_activation_std/{name}": found.std,
+                f"layer_dead_units/{name}": found.dead,
             }
         self._write(trainer, rows)
 

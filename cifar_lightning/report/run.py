@@ -92,7 +92,7 @@ def read_history(path: Path) -> dict[str, list[float]]:
 def read_steps(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """The curves over optimizer steps in the event files of TensorBoard: loss, learning rate, norms of each layer."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1, "graph": 1}).Reload()
-    wanted = ("step/", "gradient_norm/", "weight_norm/", "dead_units/")
+    wanted = ("step/", "layer_gradient_norm/", "layer_weight_norm/", "layer_dead_units/")
     curves = {}
     for tag in events.Tags()["scalars"]:
         if tag.startswith(wanted):
