@@ -20,6 +20,7 @@ from cifar_lightning.analysis.mistakes import confident_mistakes
 from cifar_lightning.analysis.style import save_figure
 from cifar_lightning.callbacks.context import as_classifier, data_of, gathered, run_folder
 from cifar_lightning.data.loader import Batch
+from cifar_lightning.data.split import evenly
 from cifar_lightning.models.classifier import ImageClassifier
 
 __all__ = ["FigureLogger"]
@@ -216,11 +217,6 @@ class FigureLogger(Callback):
                 images_of(trainer, split)[index], maps, words
             )
         return figures
-
-
-def evenly(n: int, count: int) -> Tensor:
-    """At most `count` of n positions, spread evenly."""
-    return torch.linspace(0, n - 1, min(n, count)).long()
 
 
 def images_of(trainer: Trainer, split: str) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Split", "content_fingerprint", "stratified_indices"]
+__all__ = ["Split", "content_fingerprint", "evenly", "stratified_indices"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,8 @@ def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor
         members = (labels == label).nonzero().squeeze(1)
         is_val[members[torch.randperm(len(members), generator=generator)[:n]]] = True
     return (~is_val).nonzero().squeeze(1), is_val.nonzero().squeeze(1)
+
+
+def evenly(n: int, count: int) -> Tensor:
+    """At most `count` of n positions, spread evenly from the first to the last; int64."""
+    return torch.linspace(0, n - 1, min(n, count)).long()

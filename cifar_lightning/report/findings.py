@@ -12,7 +12,7 @@ from cifar_lightning.analysis.calibration import Reliability, fit_temperature, r
 from cifar_lightning.analysis.cost import LayerCost, layer_costs
 from cifar_lightning.analysis.layers import LayerStatistics, layer_outputs, layer_statistics, pooled
 from cifar_lightning.analysis.probes import probe_accuracy
-from cifar_lightning.data.split import Split
+from cifar_lightning.data.split import Split, evenly
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.report.run import LoadedRun
 
@@ -212,8 +212,3 @@ def some(split: Split, count: int) -> Split:
     """At most `count` images of a split, spread evenly."""
     rows = evenly(len(split), count)
     return Split(split.images[rows], split.labels[rows], split.fingerprint)
-
-
-def evenly(n: int, count: int) -> Tensor:
-    """At most `count` of n positions, spread evenly."""
-    return torch.linspace(0, n - 1, min(n, count)).long()
