@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -29,6 +28,7 @@ from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.precision import check_precision, device_type, native_precision
 
 __all__ = ["CifarCLI", "Parts"]
 
@@ -42,6 +42,7 @@ DESCRIPTION = (
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "num_sanity_val_steps": 0,
+    "precision": "32-true",
     "log_every_n_steps": 10,
 }
 CALLBACK_DEFAULTS = {
@@ -157,6 +158,10 @@ class CifarCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
         config = self.config[self.subcommand]
+        if config.trainer.precision is None:
+            # Settled here, the precision is in the run's config.yaml, and another machine repeats the same numbers.
+            config.trainer.precision = native_precision(device_type(str(config.trainer.accelerator)))
+            rank_zero_info(f"Precision: {config.trainer.precision}, what this device is fastest in.")
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
@@ -189,7 +194,7 @@ class CifarCLI(LightningCLI):
                 f"Expected `trainer` options that fit each other and this machine, got: {error} Look at "
                 "`--trainer.accelerator`, `--trainer.devices` and the option that this names."
             ) from error
-        check_precision(str(config.trainer.precision or "32-true"), trainer.strategy.root_device.type)
+        check_precision(str(config.trainer.precision), trainer.strategy.root_device.type)
         if self.subcommand == "fit":
             self.model.check_length(trainer)
         return trainer
@@ -314,26 +319,3 @@ def with_run_config(args: list[str]) -> list[str]:
 def process_rank() -> int:
     """Rank of this process, from the environment that launchers set, before there is a trainer to ask."""
     return int(getattr(rank_zero_only, "rank", 0) or 0)
-
-
-def check_precision(precision: str, device: str) -> None:
-    """Refuses a precision that the device does not have, where Lightning would take another in its place.
-
-    Args:
-        precision: what was asked for, such as "16-mixed".
-        device: "cpu", "cuda" or "mps".
-
-    Raises:
-        ValueError: naming the precisions to choose from.
-    """
-    if device == "cpu" and precision.startswith("16"):
-        others = "32-true, bf16-mixed, bf16-true or 64-true"
-    elif (
-        device == "cuda"
-        and precision.startswith("bf16")
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
-        others = "32-true, 16-mixed or 16-true"
-    else:
-        return
-    raise ValueError(f"Expected `trainer.precision` to be one that a {device} device has ({others}), got {precision}.")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_lightning.data.augment import CUTOUT_FILL, Augmentation, apply_draws, cutout, flip_translate, resize
+from cifar_lightning.data.augment import CUTOUT_FILL, Augmentation, apply_draws, cutout, flip_translate, resize, warp
 from cifar_lightning.models.classifier import CIFAR10_MEAN
 
 
@@ -77,6 +77,67 @@ def test_cutout_equals_a_loop_over_pixels(n, height, width, side, seed):
     assert torch.equal(images, before)
 
 
+def warped_pixel_by_pixel(image: np.ndarray, degrees: float, zoom: float) -> np.ndarray:
+    """Turns one image (C, S, S) against the clock and enlarges what it shows, with a loop over the new pixels."""
+    side = image.shape[1]
+    out, middle, angle = np.empty(image.shape), (side - 1) / 2, np.deg2rad(degrees)
+
+    def reflected(place: float) -> float:
+        """Mirrored at the outer edges of the first and the last pixel."""
+        place = (place + 0.5) % (2 * side)
+        return min(place, 2 * side - place) - 0.5
+
+    for row in range(side):
+        for col in range(side):
+            up, right = middle - row, col - middle
+            # Where the new pixel comes from: turned with the clock, and nearer to the middle when enlarged.
+            old_right = (right * np.cos(angle) + up * np.sin(angle)) / zoom
+            old_up = (up * np.cos(angle) - right * np.sin(angle)) / zoom
+            y, x = reflected(middle - old_up), reflected(middle + old_right)
+            y, x = min(max(y, 0), side - 1), min(max(x, 0), side - 1)
+            top, left = min(int(y), side - 2), min(int(x), side - 2)
+            y, x = y - top, x - left
+            corners = image[:, top : top + 2, left : left + 2].astype(float)
+            out[:, row, col] = np.einsum("cij,i,j->c", corners, [1 - y, y], [1 - x, x])
+    return out
+
+
+@given(side=st.integers(2, 9), degrees=st.floats(-180, 180), zoom=st.floats(0.5, 2), seed=st.integers(0, 1000))
+def test_warp_equals_a_loop_over_pixels(side, degrees, zoom, seed):
+    images = random_images(2, 3, side, side, seed)
+    before = images.clone()
+    out = warp(images, torch.tensor([degrees, -degrees / 2]), torch.tensor([zoom, 1.0]))
+    assert out.dtype == torch.uint8
+    for image, moved, (angle, factor) in zip(
+        images.numpy(), out.numpy(), ((degrees, zoom), (-degrees / 2, 1.0)), strict=True
+    ):
+        assert np.abs(moved - warped_pixel_by_pixel(image, angle, factor)).max() <= 0.6  # rounding
+    assert torch.equal(images, before)
+
+
+def test_warp_turns_against_the_clock_and_enlarges():
+    images = random_images(3)
+    angle, size = torch.tensor([0.0, 90.0, 180.0]), torch.ones(3)
+    out = warp(images, angle, size)
+    for turns in range(3):
+        assert torch.equal(out[turns], images[turns].rot90(turns, (1, 2)))
+    dot = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    dot[:, :, 14:18, 14:18] = 255
+    grown = warp(dot, torch.zeros(1), torch.full((1,), 2.0))
+    assert (grown[0, 0] > 127).sum() == 8 * 8
+
+
+def test_angles_and_zooms_cover_their_ranges_evenly():
+    drawn = Augmentation(rotate_degrees=20, zoom_percent=25).draw(20_000, torch.Generator().manual_seed(0)).warp
+    for values in (drawn[:, 0] / 20, drawn[:, 1].log() / np.log(1.25)):
+        counts = torch.histc(values, 10, -1, 1)
+        assert counts.sum() == 20_000  # none outside
+        assert (counts / 20_000 - 0.1).abs().max() < 0.01
+    assert abs(torch.corrcoef(drawn.T.double())[0, 1]) < 0.03
+    only_turned = Augmentation(rotate_degrees=20).draw(100, torch.Generator().manual_seed(0)).warp
+    assert torch.equal(only_turned[:, 1], torch.ones(100))
+
+
 @pytest.mark.parametrize(
     "augmentation", [Augmentation(True, 2, 8), Augmentation(False, 31, 0), Augmentation(True, 0, 32)]
 )
@@ -100,6 +161,8 @@ def test_each_image_has_its_own_draws():
         (Augmentation(flip=True), 2),
         (Augmentation(translate_px=4), 40),
         (Augmentation(cutout_px=8), 55),
+        (Augmentation(rotate_degrees=10), 60),
+        (Augmentation(zoom_percent=10), 60),
     ):
         out = apply_draws(images, augmentation.draw(64, torch.Generator().manual_seed(0)))
         assert len(out.flatten(1).unique(dim=0)) >= least
@@ -108,7 +171,7 @@ def test_each_image_has_its_own_draws():
 def test_everything_off_is_the_identity():
     images = random_images(8)
     draws = Augmentation().draw(8, torch.Generator())
-    assert (draws.flip, draws.shift, draws.hole) == (None, None, None)
+    assert (draws.flip, draws.shift, draws.hole, draws.warp) == (None, None, None, None)
     assert torch.equal(apply_draws(images, draws), images)
     assert torch.equal(flip_translate(images, None, None), images)
     assert torch.equal(cutout(images, torch.full((8, 2), 16), 0), images)
@@ -156,7 +219,7 @@ def test_the_fill_is_zero_after_normalisation():
 
 
 def test_rows_of_draws_belong_to_their_images():
-    images, augmentation = random_images(10), Augmentation(True, 3, 5)
+    images, augmentation = random_images(10), Augmentation(True, 3, 5, 20.0, 10.0)
     draws = augmentation.draw(10, torch.Generator().manual_seed(2))
     whole = apply_draws(images, draws)
     assert torch.equal(apply_draws(images[3:7], draws[3:7]), whole[3:7])
@@ -174,10 +237,12 @@ def test_rows_of_draws_belong_to_their_images():
         (Augmentation(translate_px=32), ["Expected `data.translate_px` in [0, 31] pixels, got 32."]),
         (Augmentation(cutout_px=-1), ["Expected `data.cutout_px` in [0, 32] pixels, got -1."]),
         (
-            Augmentation(translate_px=40, cutout_px=33),
+            Augmentation(translate_px=40, cutout_px=33, rotate_degrees=-1.0, zoom_percent=101.0),
             [
                 "Expected `data.translate_px` in [0, 31] pixels, got 40.",
                 "Expected `data.cutout_px` in [0, 32] pixels, got 33.",
+                "Expected `data.rotate_degrees` in [0, 180] degrees, got -1.0.",
+                "Expected `data.zoom_percent` in [0, 100] percent, got 101.0.",
             ],
         ),
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from sklearn.decomposition import PCA
 from torch import nn
 
 from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier
@@ -17,7 +18,7 @@ from cifar_lightning.models.whitening import patch_covariance, whitening_filters
 
 NETS = {
     "mlp": lambda: MLP([32, 16]),
-    "mlp_whiten": lambda: MLP([16], whiten=True),
+    "mlp_whiten": lambda: MLP([16], whiten_components=3072),
     "mlp_linear": lambda: MLP([]),
     "mlp_layer_dropout": lambda: MLP([32, 16], "tanh", "layer", 0.3),
     "mlp_none": lambda: MLP([16], "silu", "none"),
@@ -325,14 +326,17 @@ def test_the_covariance_of_patches_equals_a_loop():
     torch.testing.assert_close(patch_covariance(images, 2), total / n)
 
 
-def test_zca_whitens_and_turns_nothing():
+def test_principal_components_are_whitened():
     vectors = torch.randn(4000, 6, dtype=torch.double) @ torch.randn(6, 6, dtype=torch.double)
-    matrix = whitening_matrix(vectors, eps=0.0)
-    white = vectors @ matrix
+    white = vectors @ whitening_matrix(vectors, 6, eps=0.0)
     torch.testing.assert_close(white.T @ white / 4000, torch.eye(6, dtype=torch.double))
-    torch.testing.assert_close(matrix, matrix.T)
-    assert torch.linalg.eigvalsh(matrix).min() > 0
-    softened = vectors @ whitening_matrix(vectors, eps=1.0)
+    # The same by scikit-learn, up to signs; the mean is not subtracted here, so it is put to zero first.
+    centred = vectors - vectors.mean(0)
+    two = (centred @ whitening_matrix(centred, 2, eps=0.0)).flip(1)
+    expected = torch.from_numpy(PCA(2, whiten=True).fit_transform(centred.numpy()))
+    torch.testing.assert_close(two.abs(), expected.abs(), rtol=1e-3, atol=1e-6)  # it divides by n - 1
+    softened = vectors @ whitening_matrix(vectors, 4, eps=1.0)
+    assert softened.shape == (4000, 4)
     assert softened.square().mean() == pytest.approx(1)
 
 
@@ -364,14 +368,21 @@ def test_smaller_images_down_to_the_stated_size(widths, whiten_px):
 
 
 def test_an_mlp_whitens_its_pixels():
-    net = MLP([4], whiten=True).eval()
+    net = MLP([4], whiten_components=30).eval()
     images = torch.randn(50, 3, 32, 32)
     plain = net.features(images)
     net.initialise_from(images)
-    both = torch.cat([images, images.flip(3)]).flatten(1)
-    torch.testing.assert_close(net.whitening, whitening_matrix(both))
+    matrix = whitening_matrix(torch.cat([images, images.flip(3)]).flatten(1), 30)
+    torch.testing.assert_close(net.whitening, matrix)
     assert not torch.allclose(net.features(images), plain)
-    torch.testing.assert_close(
-        net.first_filters().flatten(1), net.hidden[0][0].weight @ whitening_matrix(both), rtol=1e-4, atol=1e-6
-    )
+    weight = net.hidden[0][0].weight
+    assert weight.shape == (4, 30)
+    torch.testing.assert_close(net.first_filters().flatten(1), weight @ matrix.T, rtol=1e-4, atol=1e-6)
     assert "whitening" in net.state_dict()
+
+
+def test_an_mlp_names_all_that_is_wrong():
+    with pytest.raises(ValueError) as caught:
+        MLP([0], dropout=1.0, whiten_components=3073)
+    for words in ("`model.widths`", "[0]", "`model.dropout`", "1.0", "`model.whiten_components` in [0, 3072]", "3073"):
+        assert words in str(caught.value)

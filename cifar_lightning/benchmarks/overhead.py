@@ -36,7 +36,7 @@ def bare_loop(args: list[str]) -> float:
     """
     cli = Parts([*args, "--trainer.fast_dev_run=1"])  # which makes no folder
     model, data, trainer = cli.model, cli.datamodule, cli.config.fit.trainer
-    device = cli.trainer.strategy.root_device
+    device, precision = cli.trainer.strategy.root_device, cli.trainer.precision_plugin
     data.setup("fit")
     if device.type == "cpu":
         keep_freed_memory()
@@ -56,7 +56,8 @@ def bare_loop(args: list[str]) -> float:
         loader.set_epoch(epoch)
         for index, batch in enumerate(loader):
             images, labels = batch.images.to(device), batch.labels.to(device)
-            loss = F.cross_entropy(model(images), labels, label_smoothing=model.label_smoothing)
+            with precision.forward_context():
+                loss = F.cross_entropy(model(images), labels, label_smoothing=model.label_smoothing)
             (loss / every).backward()
             if (index + 1) % every == 0 or index + 1 == len(loader):
                 factor = lr_factor(step, total, warmup, model.schedule, model.final_lr_ratio)

@@ -150,7 +150,9 @@ class FigureLogger(Callback):
         training = model.training
         model.eval()
         with torch.no_grad():
-            parts = [model.net.features(model.normalize(val.images[part].to(model.device))) for part in rows.split(500)]
+            # In the small batches of an evaluation, which need no more memory than the training did.
+            batches = rows.split(data_of(trainer).eval_batch_size)
+            parts = [model.net.features(model.normalize(val.images[part].to(model.device))) for part in batches]
         model.train(training)
         names = [CLASSES[label] for label in val.labels[rows].tolist()]
         for logger in trainer.loggers:

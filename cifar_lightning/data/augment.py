@@ -1,4 +1,4 @@
-"""Random flips, translations and cutouts of whole batches, drawn for each image on its own.
+"""Random flips, translations, rotations, zooms and cutouts of whole batches, drawn for each image on its own.
 
 torchvision's transforms draw one set of parameters for a batch; here every image has its own, at the cost of one
 gather. The draws come first and apart from their use: an epoch is drawn at once from one generator, and a batch takes
@@ -7,6 +7,8 @@ its rows. So an image is augmented alike whatever the batch size, the device and
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from cifar_lightning.seeding import generator
 
-__all__ = ["Augmentation", "Draws", "Flip", "apply_draws", "cutout", "flip_translate", "resize"]
+__all__ = ["Augmentation", "Draws", "Flip", "apply_draws", "cutout", "flip_translate", "resize", "warp"]
 
 Flip = bool | Literal["alternating"]
 
@@ -32,23 +34,27 @@ class Draws:
         flip: bool (n,), mirror left to right.
         shift: int64 (n, 2), rows down and columns right in pixels.
         hole: int64 (n, 2), row and column of the centre of the square to cut out.
+        warp: float (n, 2), angle in degrees against the clock and factor of size.
         hole_px: side of that square in pixels.
     """
 
     flip: Tensor | None
     shift: Tensor | None
     hole: Tensor | None
-    hole_px: int
+    warp: Tensor | None = None
+    hole_px: int = 0
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        drawn = (self.flip, self.shift, self.hole, self.warp)
+        return Draws(*(None if d is None else change(d) for d in drawn), hole_px=self.hole_px)
 
     def __getitem__(self, rows: slice | Tensor) -> Draws:
         """The draws of some of the images."""
-        flip, shift, hole = (None if d is None else d[rows] for d in (self.flip, self.shift, self.hole))
-        return Draws(flip, shift, hole, self.hole_px)
+        return self._each(lambda drawn: drawn[rows])
 
     def to(self, device: torch.device) -> Draws:
         """The same draws on another device."""
-        flip, shift, hole = (None if d is None else d.to(device) for d in (self.flip, self.shift, self.hole))
-        return Draws(flip, shift, hole, self.hole_px)
+        return self._each(lambda drawn: drawn.to(device))
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,15 @@ class Augmentation:
         translate_px: largest shift in each direction in pixels, with reflection at the border; 0 is off.
         cutout_px: side of the square cut out of each image, in pixels; 0 is off. The centre is anywhere in the image,
             so the square may stick out (DeVries and Taylor 2017, arXiv 1708.04552).
+        rotate_degrees: largest angle to turn each image by, either way, with reflection at the border; 0 is off.
+        zoom_percent: largest change of size of each image in percent: by 25, from 1 / 1.25 to 1.25 times; 0 is off.
     """
 
     flip: Flip = False
     translate_px: int = 0
     cutout_px: int = 0
+    rotate_degrees: float = 0.0
+    zoom_percent: float = 0.0
 
     def problems(self, size: int = 32) -> list[str]:
         """What is wrong with the sizes for images of `size` x `size` pixels; empty when all is well."""
@@ -75,6 +85,10 @@ class Augmentation:
             found.append(f"Expected `data.translate_px` in [0, {size - 1}] pixels, got {self.translate_px}.")
         if not 0 <= self.cutout_px <= size:
             found.append(f"Expected `data.cutout_px` in [0, {size}] pixels, got {self.cutout_px}.")
+        if not 0 <= self.rotate_degrees <= 180:
+            found.append(f"Expected `data.rotate_degrees` in [0, 180] degrees, got {self.rotate_degrees}.")
+        if not 0 <= self.zoom_percent <= 100:
+            found.append(f"Expected `data.zoom_percent` in [0, 100] percent, got {self.zoom_percent}.")
         return found
 
     def draw(self, n: int, rng: torch.Generator, size: int = 32) -> Draws:
@@ -84,8 +98,14 @@ class Augmentation:
             flip=torch.rand(n, generator=g) < 0.5 if self.flip else None,
             shift=torch.randint(-t, t + 1, (n, 2), generator=g) if t else None,
             hole=torch.randint(0, size, (n, 2), generator=g) if self.cutout_px else None,
+            warp=self._draw_warp(n, g) if self.rotate_degrees or self.zoom_percent else None,
             hole_px=self.cutout_px,
         )
+
+    def _draw_warp(self, n: int, rng: torch.Generator) -> Tensor:
+        """Angles, uniform, and factors of size, whose logarithms are uniform: twice as likely as half."""
+        angle, zoom = torch.rand(2, n, generator=rng) * 2 - 1
+        return torch.stack([angle * self.rotate_degrees, (1 + self.zoom_percent / 100) ** zoom], dim=1)
 
     def draw_epoch(self, n: int, seed: int, epoch: int) -> Draws:
         """Draws the parameters of all n images of a split for one epoch, on the CPU."""
@@ -106,6 +126,8 @@ def apply_draws(images: Tensor, draws: Draws) -> Tensor:
     Returns:
         uint8 (B, 3, H, W).
     """
+    if draws.warp is not None:
+        images = warp(images, draws.warp[:, 0], draws.warp[:, 1])
     if draws.flip is not None or draws.shift is not None:
         images = flip_translate(images, draws.flip, draws.shift)
     if draws.hole is not None:
@@ -134,6 +156,26 @@ def flip_translate(images: Tensor, flip: Tensor | None, shift: Tensor | None) ->
         cols = torch.where(flip[:, None], cols.flip(1), cols)
     pixels = (rows[:, :, None] * width + cols[:, None, :]).view(n, 1, -1).expand(n, channels, -1)
     return images.reshape(n, channels, -1).gather(2, pixels).view(n, channels, height, width)
+
+
+def warp(images: Tensor, angle: Tensor, zoom: Tensor) -> Tensor:
+    """Turns and scales each image on its own about its centre, with bilinear weights and reflection at the border.
+
+    Args:
+        images: uint8 (B, 3, S, S).
+        angle: float (B,), degrees against the clock.
+        zoom: float (B,), above 1 to enlarge what the image shows.
+
+    Returns:
+        uint8 (B, 3, S, S).
+    """
+    radians = angle * (math.pi / 180)
+    cos, sin, zero = radians.cos() / zoom, radians.sin() / zoom, torch.zeros_like(zoom)
+    # The inverse of the movement, from a place in the new image to the one that it shows; rows count downwards.
+    where = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(where, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def reflect(index: Tensor, size: int) -> Tensor:

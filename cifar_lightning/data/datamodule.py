@@ -50,6 +50,8 @@ class CIFAR10DataModule(LightningDataModule):
             that the epoch before did not, false for none.
         translate_px: Shift each training image by up to this many pixels each way, reflected at the border; 0 is off.
         cutout_px: Side of the square cut out of each training image, in pixels; 0 is off.
+        rotate_degrees: Turn each training image by up to this angle either way, reflected at the border; 0 is off.
+        zoom_percent: Enlarge or shrink each training image by up to this share of its size; 0 is off.
         image_sizes: Side in pixels of the training images from the first epoch to the last, spread evenly over them:
             small images make the first epochs cheap. Default: 32 throughout. For networks that take any size.
         synthetic_train: Training images to render for source "synthetic".
@@ -73,6 +75,8 @@ class CIFAR10DataModule(LightningDataModule):
         flip: Flip = True,
         translate_px: int = 2,
         cutout_px: int = 0,
+        rotate_degrees: float = 0.0,
+        zoom_percent: float = 0.0,
         image_sizes: list[int] | None = None,
         synthetic_train: int = 10_000,
         synthetic_test: int = 2_000,
@@ -87,7 +91,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.val_size = val_size
         self.split_seed = split_seed
         self.train_size = train_size
-        self.augmentation = Augmentation(flip, translate_px, cutout_px)
+        self.augmentation = Augmentation(flip, translate_px, cutout_px, rotate_degrees, zoom_percent)
         self.image_sizes = image_sizes or []
         self.synthetic_sizes: dict[Part, int] = {"train": synthetic_train, "test": synthetic_test}
         self.seed = seed

@@ -23,10 +23,11 @@ class MLP(Network):
         activation: "relu", "gelu", "silu", "leaky_relu" or "tanh".
         norm: "batch", "layer" or "none".
         dropout: Probability to drop a hidden unit, in [0, 1).
-        whiten: Whiten the pixels first, by a fixed matrix computed from the training images (ZCA).
+        whiten_components: Principal components of the pixels, whitened, that the first layer sees: a fixed matrix
+            computed from the training images. 0 for the pixels themselves.
 
     Raises:
-        ValueError: for a width below 1 or a dropout outside [0, 1).
+        ValueError: for arguments out of range; all problems in one message.
     """
 
     statistics_images = 10_000
@@ -38,15 +39,23 @@ class MLP(Network):
         activation: ActivationName = "gelu",
         norm: MLPNormName = "batch",
         dropout: float = 0.0,
-        whiten: bool = False,
+        whiten_components: int = 0,
     ) -> None:
         super().__init__()
-        if any(width < 1 for width in widths):
-            raise ValueError(f"Expected every one of `model.widths` to be at least 1 unit, got {widths}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"Expected `model.dropout` in [0, 1), got {dropout}.")
         fan_in = 3 * 32 * 32
-        self.register_buffer("whitening", torch.eye(fan_in) if whiten else None)
+        problems = []
+        if any(width < 1 for width in widths):
+            problems.append(f"Expected every one of `model.widths` to be at least 1 unit, got {widths}.")
+        if not 0 <= dropout < 1:
+            problems.append(f"Expected `model.dropout` in [0, 1), got {dropout}.")
+        if not 0 <= whiten_components <= fan_in:
+            problems.append(f"Expected `model.whiten_components` in [0, {fan_in}], got {whiten_components}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+        self.register_buffer(
+            "whitening", torch.eye(fan_in)[:, -whiten_components:].clone() if whiten_components else None
+        )
+        fan_in = whiten_components or fan_in
         self.hidden = nn.Sequential()
         for width in widths:
             # A bias before a normalisation would be subtracted again.
@@ -62,7 +71,8 @@ class MLP(Network):
     def initialise_from(self, images: Tensor) -> None:
         """Computes the whitening of the pixels from the images (N, 3, 32, 32) and their mirror images."""
         if self.whitening is not None:
-            self.whitening.copy_(whitening_matrix(torch.cat([images, images.flip(3)]).flatten(1)))
+            vectors = torch.cat([images, images.flip(3)]).flatten(1)
+            self.whitening.copy_(whitening_matrix(vectors, self.whitening.shape[1]))
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) to the last hidden layer (B, widths[-1])."""
@@ -80,7 +90,7 @@ class MLP(Network):
     def first_filters(self) -> Tensor:
         """Input weights of the first layer as images (units, 3, 32, 32), seen through the whitening."""
         weight = next(layer for layer in self.modules() if isinstance(layer, nn.Linear)).weight
-        return (weight if self.whitening is None else weight @ self.whitening).view(-1, 3, 32, 32)
+        return (weight if self.whitening is None else weight @ self.whitening.T).view(-1, 3, 32, 32)
 
 
 class MLPClassifier(ImageClassifier):
@@ -91,7 +101,8 @@ class MLPClassifier(ImageClassifier):
         activation: Nonlinearity after each hidden layer.
         norm: Normalisation before each nonlinearity.
         dropout: Probability to drop a hidden unit, in [0, 1).
-        whiten: Whiten the pixels first, by a fixed matrix computed from the training images (ZCA).
+        whiten_components: Principal components of the pixels, whitened, that the first layer sees: a fixed matrix
+            computed from the training images. 0 for the pixels themselves.
         **training: What all classifiers share.
     """
 
@@ -101,8 +112,8 @@ class MLPClassifier(ImageClassifier):
         activation: ActivationName = "gelu",
         norm: MLPNormName = "batch",
         dropout: float = 0.1,
-        whiten: bool = False,
+        whiten_components: int = 0,
         **training: Any,
     ) -> None:
         widths = [2048, 1024, 512] if widths is None else widths
-        super().__init__(MLP(widths, activation, norm, dropout, whiten), **training)
+        super().__init__(MLP(widths, activation, norm, dropout, whiten_components), **training)
