@@ -16,6 +16,13 @@ from cifar_lightning.benchmarks.start import bench_start
 from cifar_lightning.benchmarks.train import bench_train
 
 
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(description=__doc__)
@@ -31,35 +38,35 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--root", help="data root; default $CIFAR10_ROOT, else data/")
     made.add_argument("--source", choices=("auto", "synthetic"), default="auto", help="real images or synthetic ones")
     made.add_argument("--val_size", type=int, default=5000, help="images held out (default 5000)")
-    made.add_argument("--batch_size", type=int, default=500, help="images a batch (default 500)")
+    made.add_argument("--batch_size", type=count, default=500, help="images a batch (default 500)")
     made.add_argument("--workers", type=int, default=2, help="worker processes of the usual pipeline (default 2)")
-    made.add_argument("--rounds", type=int, default=5, help="measured epochs of each path (default 5)")
+    made.add_argument("--rounds", type=count, default=5, help="measured epochs of each path (default 5)")
 
     more = "further options are those of `fit`"
     made = command("overhead", bench_overhead, f"Lightning's fit against a bare loop; {more}")
     made.add_argument("config", help="recipe to run")
-    made.add_argument("--epochs", type=int, default=2, help="epochs of each run (default 2)")
-    made.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
+    made.add_argument("--epochs", type=count, default=2, help="epochs of each run (default 2)")
+    made.add_argument("--rounds", type=count, default=3, help="runs of each (default 3)")
 
     made = command("train", bench_train, f"time and epochs to a target accuracy; {more}")
     made.add_argument("config", help="recipe to run")
     made.add_argument("--target", type=float, default=0.9, help="validation accuracy to reach (default 0.9)")
-    made.add_argument("--seeds", type=int, default=1, help="runs, with seeds from 0 (default 1)")
+    made.add_argument("--seeds", type=count, default=1, help="runs, with seeds from 0 (default 1)")
     made.add_argument("--test", action="store_true", help="run `test` on each as well")
 
     made = command("peer", bench_peer, f"fit and other training programs in turn; {more}")
     made.add_argument("config", help="recipe to run")
     made.add_argument("--peer", action="append", default=[], metavar="COMMAND", help="another program; may be repeated")
-    made.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
+    made.add_argument("--rounds", type=count, default=3, help="runs of each (default 3)")
     made.add_argument("--first_seed", type=int, default=0, help="seed of the first fit (default 0)")
-    made.add_argument("--lines", type=int, default=5, help="last lines of a peer's output to keep (default 5)")
+    made.add_argument("--lines", type=count, default=5, help="last lines of a peer's output to keep (default 5)")
 
     made = command("scale", bench_scale, "images/s against batch size, width, depth, threads and devices")
-    made.add_argument("--steps", type=int, default=5, help="measured steps of each point (default 5)")
+    made.add_argument("--steps", type=count, default=5, help="measured steps of each point (default 5)")
 
     made = command("start", bench_start, f"imports, --help and time to the first step; {more}")
     made.add_argument("config", help="recipe to run")
-    made.add_argument("--rounds", type=int, default=5, help="measured starts (default 5)")
+    made.add_argument("--rounds", type=count, default=5, help="measured starts (default 5)")
     return result
 
 

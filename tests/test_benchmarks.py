@@ -8,11 +8,13 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import pytest
 import torch
 from tiny import DATA
 
 from cifar_lightning.benchmarks import overhead, peer, scale, start, train
 from cifar_lightning.benchmarks.commands import PROGRAM, run
+from cifar_lightning.precision import has_bfloat16
 
 ROOT = Path(__file__).parents[1]
 SMALL = [arg for arg in DATA if "max_epochs" not in arg]
@@ -82,6 +84,16 @@ def test_scale_varies_one_axis_at_a_time(monkeypatch, capsys):
     assert torch.get_num_threads() == threads
     assert all(len(row["images_per_second"]) == 2 for row in rows)
     assert [row["depth"] for row in rows if row["axis"] == "depth" and row["device"] == "cpu"] == [1, 2]
+    precisions = [row["precision"] for row in rows if row["axis"] == "precision" and row["device"] == "cpu"]
+    assert precisions == (["32-true", "bf16-mixed"] if has_bfloat16("cpu") else ["32-true"])
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "few", "1.5"])
+def test_senseless_counts_are_refused(wrong):
+    program = [sys.executable, ROOT / "scripts/bench.py", "scale", f"--steps={wrong}"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"argument --steps: expected a whole number of at least 1, got {wrong}" in done.stderr
 
 
 def test_what_fails_is_one_message():

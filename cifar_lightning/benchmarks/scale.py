@@ -1,4 +1,4 @@
-"""Images a second against batch size, width, depth, threads and devices."""
+"""Images a second against batch size, width, depth, precision, threads and devices."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.models.cnn import CNNClassifier
+from cifar_lightning.precision import has_bfloat16, native_precision
 
 __all__ = ["bench_scale"]
 
@@ -20,8 +21,9 @@ BASE = {"batch_size": 125, "width": 64, "depth": 2}
 AXES: dict[str, list[int]] = {"batch_size": [32, 125, 500, 1000], "width": [32, 64, 128], "depth": [1, 2, 3]}
 
 
-def images_per_second(point: dict[str, int], device: torch.device, steps: int) -> list[float]:
+def images_per_second(point: dict[str, int], device: torch.device, precision: str, steps: int) -> list[float]:
     """Rates of a few training steps (forward, backward, SGD) on random images, after two that do not count."""
+    mixed = precision == "bf16-mixed"
     widths = [point["width"], 4 * point["width"], 4 * point["width"]]
     model = CNNClassifier(widths, [point["depth"]] * 3, whiten_px=2, channels_last=True).to(device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
@@ -31,7 +33,9 @@ def images_per_second(point: dict[str, int], device: torch.device, steps: int) -
     rates = []
     for step in range(steps + 2):
         started = time.perf_counter()
-        F.cross_entropy(model(images), labels).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if device.type == "cuda":
@@ -42,27 +46,34 @@ def images_per_second(point: dict[str, int], device: torch.device, steps: int) -
 
 
 def bench_scale(args: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of training steps of the CNN, one axis varied at a time, on the CPU and a GPU if there is one."""
+    """Images a second of training steps of the CNN in the fastest precision, one axis at a time, on all devices."""
     keep_freed_memory()
     all_threads = torch.get_num_threads()
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     rows: list[dict[str, Any]] = []
 
-    def measure(axis: str, point: dict[str, int], device: str, threads: int) -> None:
+    def measure(axis: str, point: dict[str, int], device: str, precision: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        rates = images_per_second(point, torch.device(device), args.steps)
-        rows.append({"axis": axis, "device": device, "threads": threads, **point, "images_per_second": rates})
+        rates = images_per_second(point, torch.device(device), precision, args.steps)
+        where = {"device": device, "precision": precision, "threads": threads}
+        rows.append({"axis": axis, **where, **point, "images_per_second": rates})
         print(
-            f"{axis:10} {device:6} {threads:7} {point['batch_size']:10} {point['width']:6} {point['depth']:6} "
-            f"{statistics.median(rates):12,.0f}"
+            f"{axis:10} {device:6} {precision:10} {threads:7} "
+            f"{point['batch_size']:10} {point['width']:6} {point['depth']:6} {statistics.median(rates):12,.0f}"
         )
 
-    print(f"{'axis':10} {'device':6} {'threads':>7} {'batch_size':>10} {'width':>6} {'depth':>6} {'images/s':>12}")
+    print(
+        f"{'axis':10} {'device':6} {'precision':10} {'threads':>7} "
+        f"{'batch_size':>10} {'width':>6} {'depth':>6} {'images/s':>12}"
+    )
     for device in devices:
+        native = native_precision(device)
         for axis, values in AXES.items():
             for value in values:
-                measure(axis, {**BASE, axis: value}, device, all_threads)
+                measure(axis, {**BASE, axis: value}, device, native, all_threads)
+        for precision in ("32-true", "bf16-mixed") if has_bfloat16(device) else ("32-true",):
+            measure("precision", BASE, device, precision, all_threads)
     for threads in sorted({1, max(1, all_threads // 2), all_threads}):
-        measure("threads", BASE, "cpu", threads)
+        measure("threads", BASE, "cpu", native_precision("cpu"), threads)
     torch.set_num_threads(all_threads)
     return {"steps": args.steps, "rows": rows}

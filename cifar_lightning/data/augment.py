@@ -46,7 +46,8 @@ class Draws:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
         drawn = (self.flip, self.shift, self.hole, self.warp)
-        return Draws(*(None if d is None else change(d) for d in drawn), hole_px=self.hole_px)
+        flip, shift, hole, warp = (None if d is None else change(d) for d in drawn)
+        return Draws(flip, shift, hole, warp, self.hole_px)
 
     def __getitem__(self, rows: slice | Tensor) -> Draws:
         """The draws of some of the images."""
