@@ -19,7 +19,7 @@ def ids(path: Path) -> str:
 
 
 def test_all_are_here():
-    assert {path.stem for path in RECIPES} == {"mlp", "cnn", "cnn_sgd", "cnn96", "resnet"}
+    assert {path.stem for path in RECIPES} == {"mlp", "mlp_best", "cnn", "cnn_sgd", "cnn96", "resnet"}
     assert {path.stem for path in OVERLAYS} == {"synthetic", "debug", "overfit", "cpu", "gpu", "ddp", "profile"}
 
 

@@ -109,6 +109,22 @@ def test_orthogonalize_leaves_zeros_alone():
     assert torch.equal(orthogonalize(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 
 
+@pytest.mark.parametrize("shape", [(64, 200), (200, 64)])
+def test_orthogonalize_forgives_bfloat16(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    rough, exact = orthogonalize(matrices.bfloat16(), 3).float(), orthogonalize(matrices, 3)
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+    moved = []
+    for dtype in ("float32", "bfloat16"):
+        weight = nn.Parameter(torch.ones(shape))
+        weight.grad = matrices[0].clone()
+        Muon([weight], newton_schulz_dtype=dtype).step()
+        assert weight.dtype == torch.float32
+        moved.append(weight.detach())
+    assert not torch.equal(*moved)
+    torch.testing.assert_close(*moved, rtol=0, atol=0.01)
+
+
 def test_muon_takes_the_steps_written_down():
     """Three steps of every kind of parameter, against the formulas one parameter at a time."""
     torch.manual_seed(0)
@@ -156,3 +172,5 @@ def test_muon_names_all_that_is_wrong():
         ValueError, match=r"`lr` at least 0, got -1; `momentum` in \[0, 1\), got 1.5; `newton_schulz_st"
     ):
         Muon([torch.zeros(2, 2)], lr=-1, momentum=1.5, newton_schulz_steps=0)
+    with pytest.raises(ValueError, match="`newton_schulz_dtype` float32 or bfloat16, got float16"):
+        Muon([torch.zeros(2, 2)], newton_schulz_dtype="float16")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate of the hidden weights: the length of a step relative to an orthogonal matrix.
         momentum: Nesterov momentum of the hidden weights, in [0, 1).
         newton_schulz_steps: Iterations that make an update orthogonal.
+        newton_schulz_dtype: Numbers that they are computed in: the iteration forgives bfloat16, which is faster where
+            the device has units for it.
         normalize: Scale each hidden weight to norm sqrt(outputs) before its step. For layers with a normalisation
             behind them, which makes their scale meaningless.
         head_lr: Learning rate of the weights of the head.
@@ -77,6 +79,7 @@ class Muon(torch.optim.Optimizer):
         lr: float = 0.16,
         momentum: float = 0.7,
         newton_schulz_steps: int = 3,
+        newton_schulz_dtype: Literal["float32", "bfloat16"] = "float32",
         normalize: bool = True,
         head_lr: float = 0.9,
         bias_lr: float = 50.0,
@@ -90,6 +93,8 @@ class Muon(torch.optim.Optimizer):
                 problems.append(f"`{name}` in [0, 1), got {value}")
         if newton_schulz_steps < 1:
             problems.append(f"`newton_schulz_steps` at least 1, got {newton_schulz_steps}")
+        if newton_schulz_dtype not in ("float32", "bfloat16"):
+            problems.append(f"`newton_schulz_dtype` float32 or bfloat16, got {newton_schulz_dtype}")
         if problems:
             raise ValueError(f"Expected {'; '.join(problems)}")
         peak = {"weights": lr, "head": head_lr, "biases": bias_lr}
@@ -103,6 +108,7 @@ class Muon(torch.optim.Optimizer):
             for group in groups
         ]
         self.newton_schulz_steps = newton_schulz_steps
+        self.newton_schulz_dtype = getattr(torch, newton_schulz_dtype)
         self.normalize = normalize
         self.momentum = {"weights": momentum, "head": sgd_momentum, "biases": sgd_momentum}
         super().__init__(groups, {"lr": lr})
@@ -143,11 +149,11 @@ class Muon(torch.optim.Optimizer):
             by_shape[parameter.shape].append(parameter)
         for shape, alike in by_shape.items():
             directions = [self._direction(p, gradient(p), self.momentum["weights"]).flatten(1) for p in alike]
-            updates = orthogonalize(torch.stack(directions), self.newton_schulz_steps)
+            updates = orthogonalize(torch.stack(directions).to(self.newton_schulz_dtype), self.newton_schulz_steps)
             for parameter, update in zip(alike, updates, strict=True):
                 if self.normalize:
                     parameter.mul_(shape[0] ** 0.5 / parameter.norm())
-                parameter.add_(update.view(shape), alpha=-lr)
+                parameter.add_(update.view(shape).to(parameter.dtype), alpha=-lr)
 
     def _sgd_step(self, parameters: list[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
         for parameter in parameters:
