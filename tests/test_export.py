@@ -13,7 +13,10 @@ import cifar_lightning.export as module
 from cifar_lightning.__main__ import main
 from cifar_lightning.trained import load_trained
 
-MODELS = {"mlp": (*MLP, "--model.whiten=true"), "cnn": (*CNN, "--model.whiten_px=2", "--model.channels_last=true")}
+MODELS = {
+    "mlp": (*MLP, "--model.whiten_components=64"),
+    "cnn": (*CNN, "--model.whiten_px=2", "--model.channels_last=true"),
+}
 
 
 @pytest.fixture(scope="module", params=MODELS)
