@@ -158,7 +158,7 @@ class CifarCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
         config = self.config[self.subcommand]
-        if config.trainer.precision is None:
+        if config.trainer.precision is None and not config.trainer.plugins:  # a plugin may bring its own
             # Settled here, the precision is in the run's config.yaml, and another machine repeats the same numbers.
             config.trainer.precision = native_precision(device_type(str(config.trainer.accelerator)))
             rank_zero_info(f"Precision: {config.trainer.precision}, what this device is fastest in.")

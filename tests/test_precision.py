@@ -74,3 +74,10 @@ def test_null_is_settled_once_for_the_run(monkeypatch, bf16):
     expected = "bf16-mixed" if bf16 else "32-true"
     assert json.loads((run / "result.json").read_text())["fit"]["precision"] == expected
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == expected
+
+
+def test_a_plugin_may_bring_the_precision():
+    plugin = ["--trainer.plugins", "lightning.pytorch.plugins.MixedPrecision"]
+    plugin += ["--trainer.plugins.precision=bf16-mixed", "--trainer.plugins.device=cpu"]
+    run = fit(*CNN, "--trainer.precision=null", *plugin, "--trainer.accelerator=cpu", "--trainer.max_epochs=1")
+    assert json.loads((run / "result.json").read_text())["fit"]["precision"] == "bf16-mixed"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.models.cnn import CNNClassifier
-from cifar_lightning.precision import has_bfloat16, native_precision
+from cifar_lightning.precision import native_precision
 
 __all__ = ["bench_scale"]
 
@@ -71,7 +71,7 @@ def bench_scale(args: argparse.Namespace) -> dict[str, Any]:
         for axis, values in AXES.items():
             for value in values:
                 measure(axis, {**BASE, axis: value}, device, native, all_threads)
-        for precision in ("32-true", "bf16-mixed") if has_bfloat16(device) else ("32-true",):
+        for precision in sorted({"32-true", native}):
             measure("precision", BASE, device, precision, all_threads)
     for threads in sorted({1, max(1, all_threads // 2), all_threads}):
         measure("threads", BASE, "cpu", native_precision("cpu"), threads)
