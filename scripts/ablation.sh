@@ -11,13 +11,14 @@ export OUT=$1 PYTHON=${PYTHON:-python} OMP_NUM_THREADS=${THREADS:-1}
 
 sgd="--model.optimizer torch.optim.SGD --model.optimizer.momentum 0.9 --model.optimizer.nesterov true"
 sgd+=" --model.optimizer.weight_decay 0.0005 --model.optimizer.lr"
+ema="--trainer.callbacks lightning.pytorch.callbacks.EMAWeightAveraging --trainer.callbacks.decay 0.97"
+
 changes=( # NAME: OPTIONS
   "recipe:"
   "recipe-seed1: --seed_everything 1"
-  "recipe-seed2: --seed_everything 2"
-  "full-size: --data.image_sizes [32,32,32,32]"
-  "sgd-lr-0.2: $sgd 0.2"
-  "sgd-lr-0.8: $sgd 0.8"
+  "full-size: --data.image_sizes [32,32,32]"
+  "float32: --trainer.precision 32-true"
+  "sgd: $sgd 0.4"
   "no-whitening: --model.whiten_px 0"
   "no-dirac: --model.dirac false"
   "weights-of-any-norm: --model.optimizer.normalize false"
@@ -25,12 +26,9 @@ changes=( # NAME: OPTIONS
   "no-label-smoothing: --model.label_smoothing 0"
   "logits-unscaled: --model.logit_scale 1"
   "constant-rate: --model.schedule constant"
-  "average-pooling: --model.pooling average"
-  "random-flip: --data.flip random"
-  "no-flip: --data.flip none"
+  "random-flip: --data.flip true"
   "no-translation: --data.translate_px 0"
-  "cutout: --data.cutout_px 8"
-  "float32: --trainer.precision 32-true"
+  "averaged-weights: $ema"
 )
 
 one() { # NAME: OPTIONS
@@ -39,7 +37,7 @@ one() { # NAME: OPTIONS
   [[ -e $OUT/$name.json ]] && return
   rm -rf "$run"
   # shellcheck disable=SC2086 # the options are words
-  "$PYTHON" -m cifar_lightning fit --config configs/cnn.yaml --trainer.max_epochs 4 --data.image_sizes '[20,20,24,32]' \
+  "$PYTHON" -m cifar_lightning fit --config configs/cnn.yaml --trainer.max_epochs 3 --data.image_sizes '[20,24,32]' \
     $options --name ablation --version "$name" > /dev/null
   "$PYTHON" -m cifar_lightning validate --run "$run" | sed -n "s/^val on/$name, six views: val on/p"
   cp "$run/result.json" "$OUT/$name.json"

@@ -19,10 +19,10 @@ from tiny import CNN, DATA, MLP
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
 from cifar_lightning.analysis.calibration import fit_temperature, reliability
+from cifar_lightning.analysis.confusion import class_scores
 from cifar_lightning.report.findings import examine
 from cifar_lightning.report.page import Page, Picture, Section, Table, Text
 from cifar_lightning.report.run import load_run, read_history
-from cifar_lightning.report.sections import class_scores
 
 
 @pytest.fixture(scope="module")

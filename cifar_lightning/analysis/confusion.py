@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The confusion matrix: scores of each class, and a picture."""
 
 from __future__ import annotations
 
@@ -9,13 +9,27 @@ from torch import Tensor
 
 from cifar_lightning.analysis.style import new_figure
 
-__all__ = ["plot_confusion", "row_normalised"]
+__all__ = ["class_scores", "plot_confusion", "row_normalised"]
 
 
 def row_normalised(matrix: Tensor) -> Tensor:
     """Counts (C, C) as shares of each true class, float64; a class without images gives a row of zeros."""
     counts = matrix.double()
     return counts / counts.sum(1, keepdim=True).clamp(min=1)
+
+
+def class_scores(matrix: Tensor) -> list[tuple[float, float, float, int]]:
+    """Precision, recall, F1 and number of images of each class; a score without a denominator is 0.
+
+    Args:
+        matrix: int64 (C, C), true classes in rows and predicted classes in columns.
+    """
+    scores = []
+    for index in range(len(matrix)):
+        hits, predicted, true = (int(n) for n in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum()))
+        precision, recall = hits / max(predicted, 1), hits / max(true, 1)
+        scores.append((precision, recall, 2 * hits / max(predicted + true, 1), true))
+    return scores
 
 
 def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str) -> Figure:
