@@ -228,6 +228,14 @@ class TensorBoardPage:
 
         return rows(self._read("hparams", script, lambda cells: enough(rows(cells))))
 
+    def projector(self, enough: Callable[[dict[str, str]], object]) -> dict[str, str]:
+        """What the projector says of the features that it has loaded: their number, and their dimension."""
+        script = """
+        const text = (selector) => visible(selector).map((element) => element.innerText.trim()).join();
+        return {points: text(".numDataPoints"), dimension: text(".dim")};
+        """
+        return self._read("projector", script, enough)
+
     def errors(self) -> list[str]:
         """Errors that the console has shown since the last call, without those of hosts outside, such as fonts."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")

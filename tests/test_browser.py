@@ -89,6 +89,11 @@ def test_hparams_compare_the_runs(page):
         assert not [column for column, cell in row.items() if cell == "NaN"]
 
 
+def test_projector_loads_the_features_of_the_validation_images(page):
+    seen = page.projector(lambda seen: seen["points"] == "100")
+    assert seen["dimension"] in ("32", "8")  # of the MLP and of the CNN: the projector opens one of the runs
+
+
 def test_script_takes_the_pictures_of_the_documents(logs, tmp_path):
     script = ROOT / "scripts" / "screenshots.py"
     subprocess.run([sys.executable, str(script), str(logs), str(tmp_path)], check=True, timeout=120)

@@ -158,9 +158,11 @@ def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypa
     original = datamodule.synthetic_split
     asked = []
     monkeypatch.setattr(datamodule, "synthetic_split", lambda part, *rest: asked.append(part) or original(part, *rest))
-    assert main(["report", "--run", str(runs / "mlp/v")]) == 0
+    assert main(["report", "--run", str(runs / "mlp/v"), "--images", "6"]) == 0
     assert set(asked) == {"train"}
     page = check_page(runs / "mlp/v/report")
+    shown = [attributes["alt"] for _, attributes in page.all("img") if attributes["alt"].startswith("Easiest")]
+    assert [alt.endswith(": 6 images.") for alt in shown] == [True]
     assert "100 val SYNTHETIC images" in page.text
     assert "Grad-CAM" not in page.text
 
@@ -196,6 +198,11 @@ def test_what_is_no_run_is_one_message(runs, capsys, missing):
     error = capsys.readouterr().err
     assert error.startswith("error: Expected")
     assert "Traceback" not in error
+
+
+def test_a_gallery_without_images(runs, capsys):
+    assert main(["report", "--run", str(runs / "mlp/v"), "--images", "0"]) == 2
+    assert "Expected `--images` to be at least 1, got 0." in capsys.readouterr().err
 
 
 def test_a_history_that_is_no_table_of_numbers(runs, capsys):

@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output", type=Path, help="folder to write into; default: report/ in the run, or in . for several"
     )
+    made.add_argument("--images", type=int, default=24, help="images in a gallery (default 24)")
     return made
 
 
@@ -48,6 +49,8 @@ def report(args: list[str]) -> Path:
         ValueError: for runs that cannot be reported on.
     """
     parsed = parser().parse_args(args)
+    if parsed.images < 1:
+        raise ValueError(f"Expected `--images` to be at least 1, got {parsed.images}.")
     runs = [load_run(folder) for folder in parsed.run]
     split = parsed.split or choose_split(runs)
     check_split(runs, split)
@@ -56,7 +59,7 @@ def report(args: list[str]) -> Path:
         logger.info(f"Looking at {run.name} on its {split} images")
         found.append(examine(run, split))
     folder = parsed.output or (runs[0].folder / "report" if len(runs) == 1 else Path("report"))
-    page = make_page(runs, found)
+    page = make_page(runs, found, parsed.images)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, png in page.pictures().items():
         write_bytes_atomic(folder / "figures" / f"{name}.png", png)
@@ -85,11 +88,11 @@ def check_split(runs: list[LoadedRun], split: str) -> None:
             )
 
 
-def make_page(runs: list[LoadedRun], found: list[Findings]) -> Page:
+def make_page(runs: list[LoadedRun], found: list[Findings], images: int) -> Page:
     """One run alone, or a comparison of several, each of them after it."""
     if len(runs) == 1:
-        return Page(f"{runs[0].name} on CIFAR-10", run_sections(runs[0], found[0]))
+        return Page(f"{runs[0].name} on CIFAR-10", run_sections(runs[0], found[0], images))
     sections = comparison_sections(runs, found)
     for number, (run, findings) in enumerate(zip(runs, found, strict=True), start=1):
-        sections += run_sections(run, findings, number)
+        sections += run_sections(run, findings, images, number)
     return Page(f"{len(runs)} runs on CIFAR-10", sections)

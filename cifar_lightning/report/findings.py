@@ -11,6 +11,7 @@ from cifar_lightning.analysis.attribution import grad_cam, saliency
 from cifar_lightning.analysis.calibration import Reliability, fit_temperature, reliability
 from cifar_lightning.analysis.cost import LayerCost, layer_costs
 from cifar_lightning.analysis.layers import LayerStatistics, layer_outputs, layer_statistics, pooled
+from cifar_lightning.analysis.mistakes import confident_mistakes
 from cifar_lightning.analysis.probes import probe_accuracy
 from cifar_lightning.data.split import Split, evenly
 from cifar_lightning.models.classifier import ImageClassifier
@@ -124,10 +125,9 @@ def examine(run: LoadedRun, split: str) -> Findings:
     train = some(run.split("train"), PROBE_IMAGES)
     logits, layers = outputs(model, shown.images)
     _, layers_of_train = outputs(model, train.images)
-    predictions, confidences = logits.argmax(1), logits.softmax(1).amax(1)
+    predictions = logits.argmax(1)
     right = (predictions == shown.labels).nonzero()[:, 0]
-    wrong = (predictions != shown.labels).nonzero()[:, 0]
-    wrong = wrong[confidences[wrong].argsort(descending=True)[:LOOKED_AT]]
+    wrong = confident_mistakes(logits.softmax(1), shown.labels, LOOKED_AT)
     rows = evenly(len(shown), MAP_IMAGES)
     example = int(right[0]) if len(right) else 0
     few = model.normalize(shown.images[evenly(len(shown), 250)].to(model.device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from cifar_lightning.report.findings import Findings
 from cifar_lightning.report.page import Picture, Section
@@ -13,20 +14,21 @@ from cifar_lightning.report.sections import network, results
 __all__ = ["run_sections"]
 
 
-def run_sections(run: LoadedRun, found: Findings, number: int = 0) -> list[Section]:
+def run_sections(run: LoadedRun, found: Findings, images: int, number: int = 0) -> list[Section]:
     """Everything about one run, in the order in which a person asks.
 
     Args:
         run: the run.
         found: what was found out about it.
+        images: how many a gallery shows.
         number: of the run among several on the page, from 1; 0 where it is alone.
     """
     makers: list[Callable[[LoadedRun, Findings], Section | None]] = [
         results.headline,
         results.learning,
-        results.confusions,
+        partial(results.confusions, images=images),
         results.classes,
-        results.galleries,
+        partial(results.galleries, images=images),
         results.trust,
         network.filters,
         network.depth,

@@ -18,9 +18,8 @@ from cifar_lightning.report.sections.words import digits, of, percent
 
 __all__ = ["classes", "confusions", "galleries", "headline", "learning", "setting", "stability", "trust"]
 
-IMAGES = 24
-"""Images in a gallery."""
-PAIRS, OF_EACH_PAIR = 4, 8
+PAIRS = 4
+"""Frequent confusions with examples; a row of examples has a third of a gallery's images."""
 
 
 def headline(run: LoadedRun, found: Findings) -> Section:
@@ -87,7 +86,7 @@ def learning(run: LoadedRun, found: Findings) -> Section | None:
     return Section("How it learned", [Text(text), picture])
 
 
-def confusions(run: LoadedRun, found: Findings) -> Section:
+def confusions(run: LoadedRun, found: Findings, images: int) -> Section:
     """Which classes are taken for which."""
     where = of(run, found)
     counts = [[name, *(str(n) for n in row)] for name, row in zip(CLASSES, found.confusion.tolist(), strict=True)]
@@ -107,7 +106,7 @@ def confusions(run: LoadedRun, found: Findings) -> Section:
         parts.append(Table(["confusion", "images", "of the true class, %"], rows, "The most frequent confusions"))
     for i, pair in enumerate(pairs[:PAIRS]):
         both = (found.labels == pair.label) & (found.predictions == pair.prediction)
-        examples = both.nonzero()[:OF_EACH_PAIR, 0]
+        examples = both.nonzero()[: -(-images // 3), 0]
         words = f"{CLASSES[pair.label]} taken for {CLASSES[pair.prediction]}"
         parts.append(gallery(f"pair{i + 1}", found, examples, f"{words}, {where}"))
     return Section("What it takes for what", parts)
@@ -142,7 +141,7 @@ def gallery(name: str, found: Findings, rows: Tensor, title: str) -> Picture:
     return Picture(name, figure, f"{title}: {len(rows)} images.", Table(header, cells, title))
 
 
-def galleries(run: LoadedRun, found: Findings) -> Section:
+def galleries(run: LoadedRun, found: Findings, images: int) -> Section:
     """Images at the ends of the scale."""
     kinds = (
         ("mistakes", "Most confident mistakes", confident_mistakes),
@@ -151,7 +150,7 @@ def galleries(run: LoadedRun, found: Findings) -> Section:
     )
     parts: list[Text | Table | Picture] = []
     for name, words, choose in kinds:
-        rows = choose(found.probabilities, found.labels, IMAGES)
+        rows = choose(found.probabilities, found.labels, images)
         if len(rows):
             parts.append(gallery(name, found, rows, f"{words}, {of(run, found)}"))
         else:
