@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["keep_freed_memory", "release_freed_memory"]
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 """Parameters of glibc's mallopt(3)."""
 NEVER, TOP_PAD_BYTES = 2**31 - 1, 64 * 2**20
 
@@ -19,11 +19,14 @@ def keep_freed_memory() -> bool:
     page by page, each of them zeroed by the kernel: a seventh of a training step of the CNN on two cores. Call it
     after what was read at the start is gone: from then on, memory goes back only by `release_freed_memory`.
 
+    From then on all threads take memory from one arena: what the forward pass has freed serves the backward pass too,
+    which PyTorch runs in a thread of its own.
+
     Returns:
         Whether the allocator took the settings; False where there is no glibc.
     """
     libc = _glibc()
-    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, TOP_PAD_BYTES))
+    settings = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, TOP_PAD_BYTES))
     return libc is not None and all([libc.mallopt(key, value) == 1 for key, value in settings])
 
 
