@@ -15,10 +15,40 @@ from torchmetrics.classification import (
 
 from cifar_lightning import CLASSES
 
-__all__ = ["ClassificationMetrics"]
+__all__ = ["ClassificationMetrics", "EpochOutputs"]
 
 N_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv 1706.04599)."""
+
+
+class EpochOutputs:
+    """Logits and labels of an epoch, in two blocks that grow by doubling.
+
+    Kept as they come, hundreds of small tensors would lie among the activations of the training steps, and break up the
+    memory that later steps need in large pieces.
+    """
+
+    def __init__(self) -> None:
+        self._logits = torch.empty(0)
+        self._labels = torch.empty(0, dtype=torch.int64)
+        self._count = 0
+
+    def append(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch: logits (B, C) of any precision, labels int64 (B,)."""
+        start, self._count = self._count, self._count + len(labels)
+        if self._count > len(self._labels):
+            before = self.tensors(start)
+            rows = 2 * self._count
+            self._logits, self._labels = logits.new_empty(rows, logits.shape[1]), labels.new_empty(rows)
+            if start:
+                self._logits[:start], self._labels[:start] = before
+        self._logits[start : self._count] = logits
+        self._labels[start : self._count] = labels
+
+    def tensors(self, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and labels (N,) of all batches, or of the first `count` images."""
+        count = self._count if count is None else count
+        return self._logits[:count], self._labels[:count]
 
 
 class ClassificationMetrics(nn.Module):

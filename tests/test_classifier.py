@@ -164,6 +164,21 @@ def test_accumulated_batches_make_one_step(make_trainer, data):
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0
 
 
+def test_gradients_that_add_up_stay_where_they_are(make_trainer, data):
+    places, keep = [], []
+
+    class Places(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            places.append(pl_module.net.head.weight.grad.data_ptr())
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            keep.append(torch.empty(8 * 10))  # takes the place of a gradient that was let go
+
+    make_trainer(max_epochs=1, accumulate_grad_batches=2, callbacks=[Places()]).fit(MLPClassifier([8]), datamodule=data)
+    assert len(places) == 2
+    assert len(set(places)) == 1
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_schedule_that_falls_needs_an_end(make_trainer, data, schedule):
     message = rf"`trainer\.max_epochs` or `trainer\.max_steps` for `model\.schedule: {schedule}`.*got neither"

@@ -8,7 +8,7 @@ import sklearn.metrics
 import torch
 
 from cifar_lightning import CLASSES
-from cifar_lightning.metrics import ClassificationMetrics
+from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 
 
 def random_outputs(n: int = 500, scale: float = 2.0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,3 +130,18 @@ def test_checkpoints_hold_no_states():
     metrics = ClassificationMetrics()
     metrics.update(*random_outputs(10))
     assert not metrics.state_dict()
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 2, 3, 4, 100, 1], [7] * 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_outputs_of_an_epoch_are_those_of_its_batches(sizes, dtype):
+    batches = [(torch.randn(n, 10, dtype=dtype), torch.randint(0, 10, (n,))) for n in sizes]
+    outputs = EpochOutputs()
+    addresses = set()
+    for logits, labels in batches:
+        outputs.append(logits, labels)
+        addresses.add(outputs.tensors()[0].data_ptr())
+    for found, parts in zip(outputs.tensors(), zip(*batches, strict=True), strict=True):
+        assert torch.equal(found, torch.cat(parts))
+        assert found.dtype == parts[0].dtype
+    assert len(addresses) <= 1 + math.log2(sum(sizes))

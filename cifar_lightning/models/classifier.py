@@ -12,9 +12,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cifar_lightning.data.loader import Batch
-from cifar_lightning.metrics import ClassificationMetrics
+from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models.network import Network
 from cifar_lightning.models.tta import TTAName, tta_logits
 from cifar_lightning.optim.groups import parameter_groups
@@ -85,7 +86,7 @@ class ImageClassifier(LightningModule):
         self.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)  # makes the summary count FLOPs
         self.trained_steps = 0
         """Optimizer steps behind the weights that were loaded."""
-        self._epoch_outputs: list[tuple[Tensor, Tensor]] = []
+        self._epoch_outputs = EpochOutputs()
 
     def _check_arguments(self) -> None:
         problems = []
@@ -156,20 +157,27 @@ class ImageClassifier(LightningModule):
         logits = self(batch.images)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         # Metrics wait for the end of the epoch: some of them would make a GPU wait at every step.
-        self._epoch_outputs.append((logits.detach(), batch.labels))
+        self._epoch_outputs.append(logits.detach(), batch.labels)
         self.log("step/loss", loss)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """After the last batch, logs the metrics of the epoch: before validation and before any callback looks."""
         if self.trainer.is_last_batch:
-            logits, labels = (torch.cat(parts) for parts in zip(*self._epoch_outputs, strict=True))
-            self._metrics("train").update(logits, labels)
+            self._metrics("train").update(*self._epoch_outputs.tensors())
             self._log_metrics("train")
 
     def on_train_epoch_start(self) -> None:
         """Starts the metrics of the epoch anew."""
-        self._epoch_outputs.clear()
+        self._epoch_outputs = EpochOutputs()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Gradients that add up over several batches stay where they are.
+
+        New ones would come to lie among the activations, and break up the memory that later batches need in large
+        pieces; where each batch makes a step, a gradient that is not there costs no addition.
+        """
+        optimizer.zero_grad(set_to_none=self.trainer.accumulate_grad_batches == 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits (B, 10) of one batch, which are counted as well."""
