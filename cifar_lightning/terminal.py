@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TextIO
 
-__all__ = ["run_command"]
+__all__ = ["run_command", "run_script"]
 
 # Advice of the libraries that does not hold here, each with the reason.
 IRRELEVANT = (
@@ -76,7 +77,19 @@ def run_command(args: list[str]) -> int:
         0; 1 when a part of the work could not be done; 2 for a user's error.
     """
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    return run_script(lambda: dispatch([arg for arg in args if arg != "--debug"]), debug)
+
+
+def run_script(work: Callable[[], int], debug: bool = False) -> int:
+    """Does what a script does, with the same messages.
+
+    Args:
+        work: gives the exit status.
+        debug: show a user's error with its traceback.
+
+    Returns:
+        The exit status, 2 for a user's error.
+    """
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message)
 
@@ -84,7 +97,7 @@ def run_command(args: list[str]) -> int:
 
     set_up_logging()
     try:
-        return dispatch(args)
+        return work()
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise

@@ -16,19 +16,15 @@ ema="--trainer.callbacks lightning.pytorch.callbacks.EMAWeightAveraging --traine
 changes=( # NAME: OPTIONS
   "recipe:"
   "recipe-seed1: --seed_everything 1"
-  "full-size: --data.image_sizes [32,32,32]"
-  "float32: --trainer.precision 32-true"
   "sgd: $sgd 0.4"
   "no-whitening: --model.whiten_px 0"
-  "no-dirac: --model.dirac false"
-  "weights-of-any-norm: --model.optimizer.normalize false"
-  "trained-scales: --model.norm_scale true"
   "no-label-smoothing: --model.label_smoothing 0"
-  "logits-unscaled: --model.logit_scale 1"
-  "constant-rate: --model.schedule constant"
-  "random-flip: --data.flip true"
   "no-translation: --data.translate_px 0"
+  "random-flip: --data.flip true"
+  "no-dirac: --model.dirac false"
+  "full-size: --data.image_sizes [32,32,32]"
   "averaged-weights: $ema"
+  "trained-scales: --model.norm_scale true"
 )
 
 one() { # NAME: OPTIONS
@@ -39,7 +35,7 @@ one() { # NAME: OPTIONS
   # shellcheck disable=SC2086 # the options are words
   "$PYTHON" -m cifar_lightning fit --config configs/cnn.yaml --trainer.max_epochs 3 --data.image_sizes '[20,24,32]' \
     $options --name ablation --version "$name" > /dev/null
-  "$PYTHON" -m cifar_lightning validate --run "$run" | sed -n "s/^val on/$name, six views: val on/p"
+  "$PYTHON" -m cifar_lightning validate --run "$run" 2>&1 | sed -n "s/^val on/$name, six views: val on/p"
   cp "$run/result.json" "$OUT/$name.json"
 }
 export -f one

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import CNN, DATA, fit
+from tiny import CNN, DATA, fit, state_sha256
 
 pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
 
@@ -89,3 +90,32 @@ def test_two_processes_train_as_one_does_on_the_same_batches():
         # Sums in another order differ in the last bits, which ten steps with momentum enlarge; gradients of one half
         # of the batch would differ by more than 0.01.
         torch.testing.assert_close(states[1][name], weights, rtol=0, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_two_torchrun_nodes_train_as_two_devices_of_one_node():
+    net = ("--model", "MLPClassifier", "--model.widths", "[16]")
+    command("fit", *DATA, *net, "--version=one", *TWO)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rendezvous = ("--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}")
+    nodes = ("--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+    started = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", *rendezvous, f"--node_rank={rank}"),
+                *("-m", "cifar_lightning", "fit", *DATA, *net, *nodes, "--version=two"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert state_sha256(Path("lightning_logs/mlp/two")) == state_sha256(Path("lightning_logs/mlp/one"))
+    result = json.loads(Path("lightning_logs/mlp/two/result.json").read_text())
+    assert result["fit"]["devices"] == 2

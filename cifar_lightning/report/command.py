@@ -8,10 +8,9 @@ from pathlib import Path
 
 from cifar_lightning.report.comparison import comparison_sections
 from cifar_lightning.report.findings import Findings, examine
-from cifar_lightning.report.page import Page
+from cifar_lightning.report.page import Page, write_page
 from cifar_lightning.report.run import LoadedRun, load_run
 from cifar_lightning.report.sections import run_sections
-from cifar_lightning.runs import write_bytes_atomic, write_text_atomic
 
 __all__ = ["report"]
 
@@ -60,13 +59,9 @@ def report(args: list[str]) -> Path:
         found.append(examine(run, split))
     folder = parsed.output or (runs[0].folder / "report" if len(runs) == 1 else Path("report"))
     page = make_page(runs, found, parsed.images)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, png in page.pictures().items():
-        write_bytes_atomic(folder / "figures" / f"{name}.png", png)
-    write_text_atomic(folder / "report.md", page.as_markdown("figures"))
-    write_text_atomic(folder / "report.html", page.as_html())
-    logger.info(f"Report: {folder / 'report.html'}")
-    return folder / "report.html"
+    path = write_page(page, folder, "report")
+    logger.info(f"Report: {path}")
+    return path
 
 
 def choose_split(runs: list[LoadedRun]) -> str:

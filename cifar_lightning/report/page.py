@@ -7,10 +7,13 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
-__all__ = ["Page", "Picture", "Section", "Table", "Text"]
+from cifar_lightning.runs import write_bytes_atomic, write_text_atomic
+
+__all__ = ["Page", "Picture", "Section", "Table", "Text", "write_page"]
 
 STYLE = """
 :root { color-scheme: light; }
@@ -141,6 +144,20 @@ class Page:
                         lines += ["<details><summary>The numbers</summary>", "", *table_markdown(part.numbers)]
                         lines += ["</details>", ""]
         return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def write_page(page: Page, folder: Path, name: str) -> Path:
+    """Writes <name>.html, <name>.md and figures/.
+
+    Returns:
+        The HTML file.
+    """
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for picture, png in page.pictures().items():
+        write_bytes_atomic(folder / "figures" / f"{picture}.png", png)
+    write_text_atomic(folder / f"{name}.md", page.as_markdown("figures"))
+    write_text_atomic(folder / f"{name}.html", page.as_html())
+    return folder / f"{name}.html"
 
 
 def table_html(table: Table | None) -> str:

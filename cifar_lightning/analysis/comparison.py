@@ -1,0 +1,127 @@
+"""Charts of many runs: what accuracy costs, how it was reached, and how it depends on a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cifar_lightning.analysis.explain import MARKERS, PALETTE
+from cifar_lightning.analysis.statistics import Summary, summarise
+from cifar_lightning.analysis.style import GREY, new_figure
+
+__all__ = ["pareto_front", "plot_bands", "plot_cost", "plot_dependence"]
+
+STYLES = [(colour, marker, line) for line in ("-", "--", ":") for colour, marker in zip(PALETTE, MARKERS, strict=True)]
+
+
+def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Indices of the points that no other point beats in both: cheapest first, each better than those before it.
+
+    Args:
+        costs: lower is better.
+        values: higher is better, as many.
+    """
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
+        if not front or values[i] > values[front[-1]]:
+            front.append(i)
+    return front
+
+
+def plot_cost(points: Mapping[str, tuple[float, Summary]], xlabel: str, ylabel: str, title: str) -> Figure:
+    """Draws accuracy against a cost, with the front of the points that nothing beats.
+
+    Args:
+        points: cost above 0 and accuracies in [0, 1], by group.
+        xlabel: the cost with its unit.
+        ylabel: which accuracy.
+        title: what is compared.
+    """
+    figure = new_figure(8.4, 4.8, title)
+    axes = figure.add_subplot()
+    costs = [cost for cost, _ in points.values()]
+    means = [summary.mean for _, summary in points.values()]
+    front = pareto_front(costs, means)
+    axes.plot([costs[i] for i in front], [100 * means[i] for i in front], "-", color=GREY, linewidth=1, zorder=0)
+    for (name, (cost, summary)), (colour, marker, _) in zip(points.items(), STYLES * len(points), strict=False):
+        axes.errorbar(
+            cost, 100 * summary.mean, 100 * (summary.std or 0), color=colour, fmt=marker, label=name, capsize=2
+        )
+    scale(axes, costs)
+    axes.set(xlabel=f"{xlabel}; the line joins those that no other beats", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    legend(figure, len(points))
+    return figure
+
+
+def plot_bands(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str, factor: float = 100) -> Figure:
+    """Draws the mean of curves over epochs, and the range of the seeds around it.
+
+    Args:
+        curves: one curve for each seed, by group.
+        ylabel: what it is, with its unit.
+        title: what is compared.
+        factor: on the values.
+    """
+    figure = new_figure(8.4, 4.8, title)
+    axes = figure.add_subplot()
+    for (name, seeds), (colour, _, line) in zip(curves.items(), STYLES * len(curves), strict=False):
+        length = min(len(seed) for seed in seeds)
+        values = factor * np.asarray([seed[:length] for seed in seeds], dtype=float)
+        epochs = np.arange(1, length + 1)
+        axes.plot(epochs, values.mean(0), line, color=colour, label=name, linewidth=1.5)
+        axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="epoch", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    legend(figure, len(curves))
+    return figure
+
+
+def plot_dependence(
+    series: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str, title: str
+) -> Figure:
+    """Draws accuracy against a setting, one line for each of the others.
+
+    Args:
+        series: accuracies in [0, 1] of the seeds, by value of the setting, by line.
+        xlabel: the setting.
+        ylabel: which accuracy.
+        title: what is compared.
+    """
+    figure = new_figure(8.4, 4.8, title)
+    axes = figure.add_subplot()
+    for (name, line), (colour, marker, style) in zip(series.items(), STYLES * len(series), strict=False):
+        xs = sorted(line)
+        summaries = [summarise(line[x]) for x in xs]
+        axes.errorbar(
+            xs,
+            [100 * s.mean for s in summaries],
+            [100 * (s.std or 0) for s in summaries],
+            color=colour,
+            fmt=marker + style,
+            label=name,
+            capsize=2,
+            markersize=5,
+        )
+    scale(axes, [x for line in series.values() for x in line])
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    legend(figure, len(series))
+    return figure
+
+
+def scale(axes: Axes, xs: Sequence[float]) -> None:
+    """A logarithmic axis for what spans nearly an order of magnitude: it is meant to be seen by factors."""
+    if min(xs) > 0 and max(xs) / min(xs) >= 8:
+        axes.set_xscale("log")
+
+
+def legend(figure: Figure, entries: int) -> None:
+    """Names the lines beside the chart, where they hide nothing."""
+    if entries > 1:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)

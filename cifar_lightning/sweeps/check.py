@@ -1,0 +1,154 @@
+"""A look at every combination of a sweep before anything starts: is it valid, and what will it cost?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from cifar_lightning.callbacks.result import flops_per_image
+from cifar_lightning.cli import Parts
+from cifar_lightning.data.loader import spread
+from cifar_lightning.optim.groups import parameter_groups
+from cifar_lightning.sweeps.plan import PlannedRun, Sweep
+
+__all__ = ["Cost", "check_runs"]
+
+STEPS = 3
+"""Training steps that an estimate is made from, after one that does not count."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes.
+
+    Attributes:
+        params: parameters of the network.
+        flops_per_image: of a forward pass.
+        devices: that it trains on.
+        gpu: whether those are GPUs.
+        seconds: of its training, estimated from a few steps; start-up and evaluation are not in it.
+    """
+
+    params: int
+    flops_per_image: int
+    devices: int
+    gpu: bool
+    seconds: float
+
+
+def check_runs(sweep: Sweep, runs: list[PlannedRun], estimate: bool = True) -> dict[str, Cost]:
+    """Makes the parts of each combination, once for all its seeds.
+
+    Args:
+        sweep: the sweep.
+        runs: its runs, as `expand` gives them.
+        estimate: time a few steps of each; else the seconds are NaN.
+
+    Returns:
+        The cost of each run by its id.
+
+    Raises:
+        ValueError: naming every combination that is wrong, and why; or when the estimate exceeds `max_hours`.
+    """
+    costs: dict[str, Cost] = {}
+    problems = []
+    for run in runs:
+        if run.seed != sweep.seeds[0]:
+            continue
+        logging.disable(logging.WARNING)  # each would say what the first run is going to say
+        try:
+            parts = make_parts(run)
+            parts.datamodule.setup("fit")
+            cost = measure(parts, sweep.cpus, estimate)
+        except (ValueError, OSError, ImportError, MisconfigurationException) as error:
+            problems.append(f"{run.id}: {error}")
+        else:
+            costs |= {other.id: cost for other in runs if other.combination == run.combination}
+        finally:
+            logging.disable(logging.NOTSET)
+    if problems:
+        raise ValueError(
+            f"Expected every combination of `{sweep.name}` to be one that `fit` takes, got {len(problems)} that are "
+            "not:\n" + "\n".join(f"  {problem}" for problem in problems)
+        )
+    hours = sum(cost.seconds * cost.devices for cost in costs.values()) / 3600
+    if sweep.max_hours is not None and hours > sweep.max_hours:
+        raise ValueError(
+            f"Expected at most `max_hours` {sweep.max_hours:g} hours of training, got an estimate of {hours:.1f} for "
+            f"{len(runs)} runs, one after the other. Take values or epochs away, or raise the limit."
+        )
+    return costs
+
+
+def make_parts(run: PlannedRun) -> Parts:
+    """Model, data and trainer of a run, which touch no folder.
+
+    Raises:
+        ValueError: with the parser's message, which it would print and exit with.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return Parts(["fit", *run.arguments(), "--trainer.fast_dev_run=1"])
+    except SystemExit as error:
+        lines = [line for line in said.getvalue().splitlines() if line.strip()]
+        raise ValueError(" ".join(lines[-3:]) or "the command line was refused") from error
+
+
+def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
+    """The cost of a training."""
+    model, trainer, config = parts.model, parts.trainer, parts.config.fit
+    gpu = trainer.strategy.root_device.type == "cuda"
+    cost: dict[str, Any] = {
+        "params": sum(p.numel() for p in model.parameters()),
+        "flops_per_image": flops_per_image(model),
+        "devices": trainer.world_size,
+        "gpu": gpu,
+    }
+    if not estimate:
+        return Cost(**cost, seconds=float("nan"))
+    loader = parts.datamodule.train_dataloader()
+    epochs = config.trainer.max_epochs or 1
+    sizes = spread(parts.datamodule.image_sizes, epochs)
+    # Small images cost in proportion to their pixels.
+    share = statistics.fmean((size / 32) ** 2 for size in sizes) if sizes else 1.0
+    every = config.trainer.accumulate_grad_batches
+    seconds = step_seconds(parts, threads, every) / every * len(loader) * epochs * share
+    return Cost(**cost, seconds=seconds / trainer.world_size)
+
+
+def step_seconds(parts: Parts, threads: int, every: int) -> float:
+    """Seconds of an optimizer step on images of 32x32 pixels, with as many threads as the run gets."""
+    model = parts.model
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    device = parts.trainer.strategy.root_device
+    model.to(device).train()
+    optimizer = model.optimizer(parameter_groups(model))
+    n = parts.datamodule.batch_size
+    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, device=device)
+    labels = torch.arange(n, device=device) % 10
+    times = []
+    for _ in range(STEPS + 1):
+        started = time.perf_counter()
+        with parts.trainer.precision_plugin.forward_context():
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        between = time.perf_counter()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        ended = time.perf_counter()
+        times.append(every * (between - started) + ended - between)
+    torch.set_num_threads(before)
+    return statistics.median(times[1:])

@@ -1,0 +1,133 @@
+"""One run of a sweep, by the same commands that a person types, in processes that end when this one does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cifar_lightning import runs
+from cifar_lightning.sweeps.plan import PlannedRun
+
+__all__ = ["Outcome", "RunDiedError", "done", "execute"]
+
+FINISHED = ("completed", "early_stopped", "pruned")
+PROGRAM = [sys.executable, "-m", "cifar_lightning"]
+
+
+class RunDiedError(RuntimeError):
+    """A run was killed: it may be started again."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        id: which.
+        error: what it said in the end, empty when all went well.
+    """
+
+    id: str
+    error: str = ""
+
+
+def done(folder: Path, stages: list[str]) -> bool:
+    """Whether a run has been trained and has been through all the stages after it.
+
+    Args:
+        folder: the run folder.
+        stages: of "test" and "predict".
+    """
+    result = runs.read_result(folder) if folder.is_dir() else {}
+    if result.get("status") not in FINISHED:
+        return False
+    return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
+
+
+def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int) -> Outcome:
+    """Trains a run, or goes on with it where it was interrupted, and does what comes after.
+
+    Args:
+        run: the run.
+        parent: folder of the sweep's runs.
+        stages: of "test" and "predict", after the training.
+        threads: of each of its processes.
+
+    Returns:
+        The outcome; a command that ends with an error is told there, and all it said stays in logs/<id>.log.
+
+    Raises:
+        RunDiedError: when a command is killed.
+    """
+    folder, log = parent / run.id, parent / "logs" / f"{run.id}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # The system lets go of the lock when this process ends, however it ends.
+        with FileLock(parent / "logs" / f"{run.id}.lock", timeout=0), log.open("a", encoding="utf-8") as said:
+            for command in commands(run, folder, stages):
+                said.write(f"$ {' '.join(command)}\n")
+                said.flush()
+                status = wait_for(command, said.fileno(), threads)
+                if status < 0 or status > 128:  # a shell or a container adds 128 to the signal
+                    raise RunDiedError(f"{run.id} was ended by signal {-status if status < 0 else status - 128}")
+                if status:
+                    return Outcome(run.id, last_line(log) or f"exit status {status}")
+    except Timeout:
+        return Outcome(run.id, f"another process is working on {folder}")
+    return Outcome(run.id)
+
+
+def commands(run: PlannedRun, folder: Path, stages: list[str]) -> list[list[str]]:
+    """What is left to do."""
+    left = []
+    result = runs.read_result(folder) if folder.is_dir() else {}
+    if result.get("status") not in FINISHED:
+        if (folder / runs.CHECKPOINTS / "last.ckpt").is_file() and (folder / runs.CONFIG).is_file():
+            left.append([*PROGRAM, "fit", "--run", str(folder)])
+        else:
+            if folder.exists():
+                shutil.rmtree(folder)  # it broke off before its first epoch was over
+            place = ["--save_dir", str(folder.parent.parent), "--name", folder.parent.name, "--version", run.id]
+            left.append([*PROGRAM, "fit", *run.arguments(), *place])
+        result = {}
+    after = [stage for stage in stages if stage == "predict" or stage not in result]
+    return left + [[*PROGRAM, stage, "--run", str(folder)] for stage in after]
+
+
+def wait_for(command: list[str], output: int, threads: int) -> int:
+    """Exit status of a command; below 0 it is the signal that ended it."""
+    environment = {k: v for k, v in os.environ.items() if k != "PL_GLOBAL_SEED"}  # a parent's seed is none of a run's
+    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()  # every epoch is in its checkpoint, and the next start goes on from there
+            raise
+
+
+def end_with_parent() -> None:
+    """Asks Linux to kill this process when the one that started it ends, so that no run is left without its sweep."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def last_line(log: Path) -> str:
+    """The last line that a command wrote, at most 300 characters of it."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

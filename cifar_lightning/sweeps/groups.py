@@ -1,0 +1,173 @@
+"""Runs read back from their folders, grouped by what differs between them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_lightning import runs
+from cifar_lightning.report.run import read_history
+from cifar_lightning.sweeps.plan import LABEL, short
+
+__all__ = ["Group", "RunRecord", "group_runs", "read_runs"]
+
+PLAN = "plan.json"
+"""In the folder of a sweep: what each of its runs stands for."""
+OWN = ("seed_everything", "run", "ckpt_path", "version", "save_dir", "name", "data.seed")
+"""Keys in which runs of one group may differ."""
+DIVERGED = 1.1 * math.log(10)
+"""Cross-entropy in nats, a tenth above that of guessing among ten classes: who has learned nothing is below it."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells it.
+
+    Attributes:
+        folder: where it lies; None where only its result.json is left.
+        seed: its seed.
+        point: what it stands for: the values of the sweep's axes, or all of its configuration.
+        result: `result.json`.
+        history: curves over epochs by name.
+    """
+
+    folder: Path | None
+    seed: int
+    point: dict[str, Any]
+    result: dict[str, Any]
+    history: dict[str, list[float]]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its training came to an end of its own."""
+        return self.result.get("status") in ("completed", "early_stopped")
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed, or ended with a loss that is not finite or clearly above that of guessing."""
+        loss = self.metric("train/loss")
+        return self.result.get("status") == "failed" or (
+            self.finished and (loss is None or not math.isfinite(loss) or loss > DIVERGED)
+        )
+
+    def metric(self, name: str) -> float | None:
+        """A final metric such as test/acc, train/loss, params, flops_per_image or seconds; None where it is not known.
+
+        Validation metrics are those of the checkpoint that would be tested, as `fit` ended with it.
+        """
+        if name in ("params", "flops_per_image"):
+            return self.result.get(name)
+        fit = self.result.get("fit", {})
+        if name in ("seconds", "epochs", "images_per_second"):
+            return fit.get(name)
+        best = fit.get("best") or {}
+        if name == best.get("monitor"):
+            return best["score"]
+        if name.startswith("test/"):
+            return self.result.get("test", {}).get("metrics", {}).get(name)
+        return fit.get("metrics", {}).get(name)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seeds alone.
+
+    Attributes:
+        label: what distinguishes it from the other groups.
+        point: the values behind the label.
+        runs: one for each seed.
+    """
+
+    label: str
+    point: dict[str, Any]
+    runs: list[RunRecord]
+
+    def values(self, name: str) -> dict[int, float]:
+        """A metric of each finished run that has it, by seed."""
+        found = {run.seed: run.metric(name) for run in self.runs if run.finished}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """Reads run folders, and all runs in folders of runs.
+
+    Raises:
+        ValueError: when one of them holds no run.
+    """
+    found = []
+    for folder in folders:
+        if (folder / runs.CONFIG).is_file():
+            found.append(read_run(folder, {}))
+            continue
+        plan = read_plan(folder / PLAN)
+        inside = sorted(path.parent for path in folder.glob(f"*/{runs.CONFIG}"))
+        if not inside:
+            raise ValueError(f"Expected a run or a folder of runs, got {folder}, which holds no {runs.CONFIG}.")
+        found += [read_run(path, plan) for path in inside if not plan or path.name in plan]
+    return found
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """What each run of a sweep stands for, by id; empty where there is no plan.
+
+    Raises:
+        ValueError: when the file is no plan.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return {run["id"]: run["point"] for run in json.loads(path.read_text(encoding="utf-8"))["runs"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"Expected the plan of a sweep in {path}, got: {error!r}. Start the sweep again.") from error
+
+
+def read_run(folder: Path, plan: dict[str, Any]) -> RunRecord:
+    """One run; without a plan its point is its whole configuration."""
+    result = runs.read_result(folder)
+    config = yaml.safe_load((folder / runs.CONFIG).read_text(encoding="utf-8"))
+    point = plan.get(folder.name) or {key: value for key, value in flat(config).items() if key not in OWN}
+    return RunRecord(
+        folder, int(config.get("seed_everything") or 0), point, result, read_history(folder / "metrics.csv")
+    )
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def group_runs(found: Sequence[RunRecord]) -> list[Group]:
+    """Groups of runs with the same point, labelled by the keys in which any two points differ."""
+    keys = list(dict.fromkeys(key for run in found for key in run.point))
+    differing = [key for key in keys if len({as_key(run.point.get(key)) for run in found}) > 1]
+    groups: dict[str, list[RunRecord]] = {}
+    for run in found:
+        groups.setdefault(as_key([run.point.get(key) for key in differing]), []).append(run)
+    return [
+        Group(
+            label=label(members[0].point, differing),
+            point={key: members[0].point.get(key) for key in differing},
+            runs=sorted(members, key=lambda run: run.seed),
+        )
+        for members in groups.values()
+    ]
+
+
+def as_key(value: Any) -> str:
+    """A value that may hold lists, to compare."""
+    return json.dumps(value, sort_keys=True)
+
+
+def label(point: dict[str, Any], keys: Sequence[str]) -> str:
+    """What distinguishes a group, for people."""
+    words = [short(point[key]) if key == LABEL else f"{key.rsplit('.', 1)[-1]} {short(point.get(key))}" for key in keys]
+    return ", ".join(words) or "all runs"

@@ -1,0 +1,125 @@
+"""Ray places the runs of a sweep: on this machine, or on the nodes of a cluster that share a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cifar_lightning.sweeps.check import Cost
+from cifar_lightning.sweeps.execute import Outcome, RunDiedError, done, execute
+from cifar_lightning.sweeps.plan import PlannedRun, Sweep
+
+__all__ = ["launch"]
+
+logger = logging.getLogger(__name__)
+
+
+def launch(
+    sweep: Sweep,
+    runs: list[PlannedRun],
+    costs: dict[str, Cost],
+    parent: Path,
+    address: str | None = None,
+    on_end: Callable[[Outcome, int, float], None] = lambda outcome, left, seconds: None,
+) -> list[Outcome]:
+    """Runs what is not done yet.
+
+    Args:
+        sweep: the sweep.
+        runs: its runs.
+        costs: of each, by id.
+        parent: folder for the run folders; all nodes have to see it.
+        address: of a Ray cluster; None for this machine alone.
+        on_end: called after each run with its outcome, the number of runs left, and the seconds left by the estimate.
+
+    Returns:
+        The outcomes of the runs that were started, in the order in which they ended.
+
+    Raises:
+        ValueError: when Ray is not installed, or a run asks for more than there is.
+    """
+    ray = start_ray(address)
+    try:
+        stages = [stage for stage in ("test", "predict") if getattr(sweep, stage)]
+        pending = [run for run in runs if not done(parent / run.id, stages)]
+        check_resources(ray, sweep, [costs[run.id] for run in pending])
+        remote = ray.remote(max_retries=sweep.retries, retry_exceptions=[RunDiedError])(execute)
+        waiting = {}
+        # The longest first, so that none of them is left over at the end.
+        for run in sorted(pending, key=lambda run: -costs[run.id].seconds):
+            cost = costs[run.id]
+            wanted = {"num_cpus": sweep.cpus * cost.devices, "num_gpus": cost.devices if cost.gpu else 0}
+            waiting[remote.options(**wanted, name=run.id).remote(run, parent.resolve(), stages, sweep.cpus)] = run
+        return collect(ray, waiting, costs, on_end)
+    finally:
+        ray.shutdown()
+
+
+def collect(
+    ray: Any,
+    waiting: dict[Any, PlannedRun],
+    costs: dict[str, Cost],
+    on_end: Callable[[Outcome, int, float], None],
+) -> list[Outcome]:
+    """Waits for the runs, and tells of each as it ends."""
+    outcomes = []
+    started = time.monotonic()
+    total = sum(costs[run.id].seconds for run in waiting.values())
+    while waiting:
+        (ended,), _ = ray.wait(list(waiting), num_returns=1)
+        run = waiting.pop(ended)
+        try:
+            outcome = ray.get(ended)
+        except (RunDiedError, ray.exceptions.RayError) as error:
+            outcome = Outcome(run.id, f"died: {str(error).strip().splitlines()[-1][:300]}")
+        outcomes.append(outcome)
+        left = sum(costs[run.id].seconds for run in waiting.values())
+        pace = (time.monotonic() - started) / (total - left) if total > left else float("nan")
+        on_end(outcome, len(waiting), left * pace)
+    return outcomes
+
+
+def start_ray(address: str | None) -> Any:
+    """The module, connected: to a cluster, or to processes of its own that listen on loopback alone.
+
+    Raises:
+        ValueError: when it is not installed, or there is nothing at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("Expected Ray to place the runs, but it is not installed: pip install '.[sweep]'.") from error
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if address is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        # Ray would give its workers the lowest priority, and a single busy process beside them would stop the sweep.
+        options["_system_config"] = {"worker_niceness": 0}
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError) as error:
+        raise ValueError(f"Expected a Ray cluster at `--address` {address}, got: {error}") from error
+    return ray
+
+
+def check_resources(ray: Any, sweep: Sweep, costs: list[Cost]) -> None:
+    """Makes sure that some node can hold each run: Ray would wait for one for ever.
+
+    Raises:
+        ValueError: when none can.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for cost in costs:
+        cpus, gpus = sweep.cpus * cost.devices, cost.devices if cost.gpu else 0
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            most = max((node.get("CPU", 0) for node in nodes), default=0)
+            raise ValueError(
+                f"Expected a machine with {cpus} cores and {gpus} GPUs for a run, got {len(nodes)} with {most:g} cores "
+                "at most. Lower `cpus` or `trainer.devices`."
+            )

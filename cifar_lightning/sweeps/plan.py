@@ -1,0 +1,243 @@
+"""What a sweep is: a YAML with recipes, axes and seeds, expanded to runs with names that stay."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+__all__ = ["LABEL", "PlannedRun", "Sweep", "expand", "load_sweep", "short"]
+
+CONFIG, LABEL = "config", "label"
+"""Keys of an axis that are no options: recipes (a YAML file, or a list of them of which the last counts most), and the
+name of a point, shown in place of its other keys."""
+Axis = dict[str, list[Any]] | list[dict[str, Any]]
+SLUG_LENGTH = 90
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in what the axes say, each with every seed.
+
+    Args:
+        name: Runs go to lightning_logs/<name>.
+        axes: What runs differ in; axes are combined with each other. An axis maps dotted keys of the configuration to
+            values, several keys value by value; or it is a list of points, each with the keys and values that it sets.
+            The key `config` takes recipes, the key `label` a name for a point.
+        configs: Configuration files of every run, after those of an axis.
+        options: Keys of the configuration, dotted, and their values in every run.
+        seeds: Seeds of each combination.
+        metric: Validation metric that says how good a run is.
+        mode: Whether it should be high or low.
+        test: Run `test` on each finished run.
+        predict: Run `predict` on each finished run, for comparisons image by image.
+        cpus: Processor cores of each device of a run, and its threads.
+        retries: How often a run that dies (is killed, runs out of memory) is started again. A run that ends with an
+            error is not.
+        max_runs: The plan may have so many runs at most.
+        max_hours: The plan may take so long at most, by its estimate; null for no limit.
+    """
+
+    name: str
+    axes: list[Axis]
+    configs: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    metric: str = "val/acc"
+    mode: Literal["max", "min"] = "max"
+    test: bool = True
+    predict: bool = False
+    cpus: int = 1
+    retries: int = 1
+    max_runs: int = 200
+    max_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what the types do not.
+
+        Raises:
+            ValueError: with all problems in one message.
+        """
+        problems = []
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            problems.append(f"Expected `name` of letters, digits and . _ + -, got {self.name!r}.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            problems.append(f"Expected `seeds` to be different numbers of at least 0, got {self.seeds}.")
+        if not re.fullmatch(r"val/[\w/]+", self.metric):
+            problems.append(
+                f"Expected `metric` to be one of validation, such as val/acc (the test images choose nothing), "
+                f"got {self.metric!r}."
+            )
+        for name, least in (("cpus", 1), ("retries", 0), ("max_runs", 1)):
+            if getattr(self, name) < least:
+                problems.append(f"Expected `{name}` to be at least {least}, got {getattr(self, name)}.")
+        problems += axis_problems(self.axes)
+        if problems:
+            raise ValueError(" ".join(problems))
+
+
+def axis_problems(axes: list[Axis]) -> list[str]:
+    """What is wrong with the axes of a sweep."""
+    problems = []
+    # The points of one axis may well share keys.
+    keys = [key for axis in axes for key in (axis if isinstance(axis, dict) else set().union(*axis))]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        problems.append(f"Expected each key on one axis, got {', '.join(twice)} on several.")
+    if reserved := sorted({"seed_everything", "name", "version", "save_dir", "run", "ckpt_path"} & set(keys)):
+        problems.append(
+            f"Expected `axes` without {', '.join(reserved)}: seeds have a list of their own, and folders follow."
+        )
+    for axis in axes:
+        if not axis or not all(axis.values() if isinstance(axis, dict) else axis):
+            problems.append(f"Expected every axis to have keys and values, got {axis}.")
+        elif isinstance(axis, dict) and len({len(values) for values in axis.values()}) > 1:
+            counts = ", ".join(f"{len(values)} of {key}" for key, values in axis.items())
+            problems.append(f"Expected keys that go together to have equally many values, got {counts}.")
+    return problems
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        id: name of its folder; the same settings always have the same one, on every machine.
+        configs: its configuration files, the last counts most.
+        options: keys and values that beat the files.
+        point: keys of the axes with the values of this run.
+        seed: its seed.
+    """
+
+    id: str
+    configs: tuple[str, ...]
+    options: dict[str, Any]
+    point: dict[str, Any]
+    seed: int
+
+    @property
+    def combination(self) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """What it shares with the runs of other seeds."""
+        return self.configs, self.options
+
+    def arguments(self) -> list[str]:
+        """The command line after `fit`, but for the folder."""
+        files = [part for config in self.configs for part in ("--config", config)]
+        # A class comes before its arguments, which it would reset.
+        keys = sorted(self.options, key=lambda key: key.count("."))
+        options = [f"--{key}={as_text(self.options[key])}" for key in keys]
+        return [*files, *options, f"--seed_everything={self.seed}"]
+
+
+def as_text(value: Any) -> str:
+    """A value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Reads a sweep.
+
+    Args:
+        path: a YAML file with the arguments of `Sweep`.
+
+    Raises:
+        ValueError: when it is not there, no YAML, or no sweep.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected a sweep in {path}, but there is no such file. configs/sweeps/ has some.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Sweep)
+    try:
+        return Sweep(**parser.parse_path(path).as_dict())
+    except (ArgumentError, argparse.ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected a sweep in {path}, got: {error}") from error
+
+
+def expand(sweep: Sweep) -> list[PlannedRun]:
+    """All runs of a sweep, the seeds of one combination next to each other.
+
+    Raises:
+        ValueError: when a recipe is not there, two combinations are the same, or there are more runs than the sweep
+            allows.
+    """
+    points = [merged(parts) for parts in itertools.product(*(points_of(axis) for axis in sweep.axes))]
+    if len(points) * len(sweep.seeds) > sweep.max_runs:
+        raise ValueError(
+            f"Expected at most `max_runs` {sweep.max_runs} runs, got {len(points)} combinations of {len(sweep.seeds)} "
+            "seeds. Take values or seeds away, or raise the limit."
+        )
+    contents: dict[str, Any] = {}
+    runs = []
+    for point, shown in points:
+        recipe = point.get(CONFIG, [])
+        configs = (*([recipe] if isinstance(recipe, str) else recipe), *sweep.configs)
+        options = {**sweep.options, **{key: value for key, value in point.items() if key not in (CONFIG, LABEL)}}
+        for config in configs:
+            contents.setdefault(config, read_yaml(Path(config)))
+        # Files count by what they say, not by their names and comments: a recipe that changes makes new runs.
+        settings = json.dumps([[contents[config] for config in configs], options], sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        name = slug(shown)
+        runs += [PlannedRun(f"{name}seed={seed}-{digest}", configs, options, shown, seed) for seed in sweep.seeds]
+    ids = [run.id for run in runs]
+    if len(set(ids)) < len(ids):
+        same = sorted({run.id for run in runs if ids.count(run.id) > 1})
+        raise ValueError(f"Expected different runs, got some of the axes' combinations twice: {', '.join(same)}.")
+    return runs
+
+
+def points_of(axis: Axis) -> list[dict[str, Any]]:
+    """The points of one axis."""
+    if isinstance(axis, list):
+        return axis
+    return [dict(zip(axis, values, strict=True)) for values in zip(*axis.values(), strict=True)]
+
+
+def merged(parts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that one combination of points sets, and what of it is shown."""
+    point: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
+    for part in parts:
+        point |= part
+        shown |= {LABEL: part[LABEL]} if LABEL in part else part
+    return point, shown
+
+
+def read_yaml(path: Path) -> Any:
+    """The contents of a recipe.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected a recipe in {path}, but there is no such file. Paths start at the current folder.")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"Expected YAML in {path}, got: {error}") from error
+
+
+def slug(point: dict[str, Any]) -> str:
+    """A point as the start of a file name: `config=cnn,lr=0.1,` for example."""
+    parts = [
+        short(value) if key == LABEL else f"{key.rsplit('.', 1)[-1]}={short(value)}" for key, value in point.items()
+    ]
+    return "".join(f"{part}," for part in parts)[:SLUG_LENGTH]
+
+
+def short(value: Any) -> str:
+    """A value as a few characters that every file system takes."""
+    if isinstance(value, dict) and "class_path" in value:
+        value = [value["class_path"].rsplit(".", 1)[-1], *value.get("init_args", {}).values()]
+    if isinstance(value, list):
+        return "-".join(short(item) for item in value)
+    text = Path(value).stem if isinstance(value, str) and value.endswith((".yaml", ".yml")) else as_text(value)
+    return re.sub(r"[^\w.+-]", "", text)

@@ -1,0 +1,202 @@
+"""A sweep from its YAML to its comparison, and what is left of it when its processes are killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import state_sha256
+
+from cifar_lightning.sweeps.execute import RunDiedError, commands, done, execute
+from cifar_lightning.sweeps.plan import PlannedRun
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "configs/sweeps/smoke.yaml"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def start(save_dir: Path, *options: str) -> subprocess.Popen[str]:
+    """A sweep in a process of its own, started where its recipes are."""
+    return subprocess.Popen(
+        [sys.executable, "scripts/sweep.py", str(SMOKE), "--save_dir", str(save_dir), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a sweep said, once it has ended well."""
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    return out
+
+
+def table(save_dir: Path) -> list[list[str]]:
+    """The comparison without the times, which no two sweeps share."""
+    with (save_dir / "smoke/comparison/compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [[cell for column, cell in row.items() if column != "fit, s"] for row in rows]
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Parent and command line of every process that has one."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        if line:
+            found[int(path.name)] = parent, line
+    return found
+
+
+def trainings(save_dir: Path) -> list[int]:
+    """Ids of the processes that train or test a run of a sweep."""
+    return [pid for pid, (_, line) in processes().items() if "-m cifar_lightning" in line and str(save_dir) in line]
+
+
+def descendants(ancestor: int, words: str) -> list[int]:
+    """Ids of the processes that a process has started, by itself or through others, whose line matches."""
+    everything = processes()
+    found = []
+    for pid, (parent, line) in everything.items():
+        while parent in everything and parent != ancestor:
+            parent = everything[parent][0]
+        if parent == ancestor and re.search(words, line):
+            found.append(pid)
+    return found
+
+
+def finished(save_dir: Path) -> int:
+    """Number of runs that have been trained and tested."""
+    return sum("test" in json.loads(path.read_text()) for path in (save_dir / "smoke").glob("*/result.json"))
+
+
+def wait_until(condition, seconds: float = 180):
+    """What the condition gives as soon as that is anything."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never happened")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    out = finish(start(folder))
+    assert "8 runs, 0 of them done" in out
+    assert "0 left" in out
+    return folder
+
+
+def test_a_sweep_runs_every_combination_with_every_seed_and_compares_them(undisturbed):
+    rows = table(undisturbed)
+    assert {(row[0], row[1]) for row in rows} == {
+        (f"{net}, lr {lr}", "2") for net in ("MLP", "CNN") for lr in ("0.001", "0.02")
+    }
+    runs = [path.parent for path in (undisturbed / "smoke").glob("*/result.json")]
+    assert len(runs) == 8
+    for run in runs:
+        result = json.loads((run / "result.json").read_text())
+        assert result["status"] == "completed"
+        assert result["hardware"]["threads"] == 1
+        assert result["test"]["metrics"]["test/acc"] > 0
+
+
+def test_nothing_runs_twice(undisturbed):
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "smoke").glob("*/result.json")}
+    assert "8 runs, 8 of them done" in finish(start(undisturbed, "--no-estimate"))
+    assert {path: path.stat().st_mtime_ns for path in (undisturbed / "smoke").glob("*/result.json")} == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_killed_again_and_again_it_ends_in_the_same_table(undisturbed, tmp_path):
+    first = start(tmp_path, "--no-estimate")
+    # Ray starts these again by itself.
+    wait_until(lambda: finished(tmp_path) >= 1)
+    os.kill(wait_until(lambda: trainings(tmp_path))[0], signal.SIGKILL)
+    wait_until(lambda: finished(tmp_path) >= 2)
+    os.kill(wait_until(lambda: descendants(first.pid, "^ray::(MLP|CNN)"))[0], signal.SIGKILL)
+    wait_until(lambda: finished(tmp_path) >= 3)
+    os.kill(wait_until(lambda: descendants(first.pid, "raylet/raylet"))[0], signal.SIGKILL)
+    out, _ = first.communicate(timeout=300)
+    assert first.returncode != 0, out
+    wait_until(lambda: not trainings(tmp_path))  # none outlives its sweep
+
+    second = start(tmp_path, "--no-estimate")
+    before = finished(tmp_path)
+    wait_until(lambda: finished(tmp_path) > before)
+    second.kill()
+    second.communicate()
+    wait_until(lambda: not trainings(tmp_path))
+
+    out = finish(start(tmp_path, "--no-estimate"))
+    assert int(re.findall(r"8 runs, (\d) of them done", out)[0]) > before
+    assert table(tmp_path) == table(undisturbed)
+    for path in (undisturbed / "smoke").glob("*/result.json"):
+        run = path.parent.name
+        assert state_sha256(tmp_path / "smoke" / run) == state_sha256(undisturbed / "smoke" / run)
+
+
+def test_two_nodes_give_the_results_of_one(undisturbed, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        finish(start(tmp_path, "--no-estimate", "--address", cluster.address))
+    finally:
+        cluster.shutdown()
+    assert table(tmp_path) == table(undisturbed)
+
+
+def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path):
+    out = finish(start(tmp_path, "--dry-run"))
+    assert "8 runs, 0 of them done, about" in out
+    lines = [line.split() for line in out.splitlines() if line.startswith(("MLP", "CNN"))]
+    assert [line[:3] for line in lines][:2] == [["MLP,lr=0.001", "2", "98,698"], ["MLP,lr=0.02", "2", "98,698"]]
+    assert all(float(line[4].replace(",", "")) >= 0 for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+def a_run(**options) -> PlannedRun:
+    small = {"data.source": "synthetic", "data.synthetic_train": 300, "data.synthetic_test": 100, "data.val_size": 100}
+    more = {"model": "MLPClassifier", "model.widths": [8], "data.batch_size": 100, "trainer.max_epochs": 1}
+    return PlannedRun("one", (), {**more, **small, **options}, {}, 0)
+
+
+def test_a_run_that_fails_keeps_its_log():
+    outcome = execute(a_run(**{"model.dropout": 3}), Path("sweep"), ["test"], 1)
+    assert "Expected `model.dropout` in [0, 1), got 3" in outcome.error
+    assert outcome.error in Path("sweep/logs/one.log").read_text()
+    assert not done(Path("sweep/one"), ["test"])
+
+
+def test_a_run_that_is_killed_may_be_started_again():
+    killed = {"trainer.callbacks": "stopping.Kill"}
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    try:
+        with pytest.raises(RunDiedError, match="ended by signal 9"):
+            execute(a_run(**killed), Path("sweep"), ["test"], 1)
+    finally:
+        del os.environ["PYTHONPATH"]
+    # Its first epoch had not ended, so the next one starts from the beginning.
+    assert [command[3] for command in commands(a_run(), Path("sweep/one"), ["test"])] == ["fit", "test"]
+    assert execute(a_run(), Path("sweep"), ["test"], 1).error == ""
+    assert done(Path("sweep/one"), ["test"])
+    assert not done(Path("sweep/one"), ["test", "predict"])
+    assert [command[3] for command in commands(a_run(), Path("sweep/one"), ["test", "predict"])] == ["predict"]

@@ -1,0 +1,164 @@
+"""Runs are grouped by what differs, and their numbers are those of their result.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+from scipy import stats
+
+from cifar_lightning.analysis.comparison import pareto_front
+from cifar_lightning.sweeps.compare import compare
+from cifar_lightning.sweeps.groups import RunRecord, group_runs, read_runs
+
+ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
+
+
+def write_run(folder: Path, seed: int, lr: float, width: int, accuracy: float, status: str = "completed") -> None:
+    """A run folder as a training leaves it, as far as a comparison looks at it."""
+    folder.mkdir(parents=True)
+    config = {
+        "seed_everything": seed,
+        "model": {"init_args": {"widths": [width], "optimizer": {"init_args": {"lr": lr}}}},
+        "data": {"seed": seed, "val_size": 100},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    metrics = {"train/loss": 0.5, "train/acc": accuracy + 0.1, "val/acc": accuracy - 0.02}
+    fit = {"metrics": metrics, "seconds": 10.0 + seed, "epochs": 2, "best": {"monitor": "val/acc", "score": accuracy}}
+    result = {"status": status, "params": 100 * width, "flops_per_image": 1e6 * width, "fit": fit}
+    result |= {"data": {"source": "class folders"}, "test": {"metrics": {"test/acc": accuracy + 0.01}}}
+    (folder / "result.json").write_text(json.dumps(result))
+    rows = ["epoch,train/acc,val/acc", f"0,{accuracy},{accuracy - 0.1}", f"1,{accuracy + 0.1},{accuracy - 0.02}"]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture
+def logs() -> Path:
+    for (lr, width), values in ACCURACIES.items():
+        for seed, accuracy in enumerate(values):
+            write_run(Path(f"logs/lr{lr}-{width}-{seed}"), seed, lr, width, accuracy)
+    return Path("logs")
+
+
+def test_groups_differ_in_their_settings_and_their_runs_in_their_seeds(logs):
+    groups = group_runs(read_runs([logs]))
+    found = {(g.point["model.init_args.optimizer.init_args.lr"], *g.point["model.init_args.widths"]): g for g in groups}
+    assert found.keys() == ACCURACIES.keys()
+    for key, group in found.items():
+        assert group.values("test/acc") == pytest.approx({i: a + 0.01 for i, a in enumerate(ACCURACIES[key])})
+        assert group.values("val/acc") == dict(enumerate(ACCURACIES[key]))  # of the best epoch
+        assert group.label == f"lr {key[0]}, widths {key[1]}"
+
+
+def test_the_table_holds_the_statistics_of_the_runs(logs, capsys):
+    assert compare([str(logs)]) == 0
+    assert "comparison/compare.html" in capsys.readouterr().out
+    with Path("comparison/compare.csv").open() as file:
+        rows = {row["group"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["lr 0.2, widths 16", "lr 0.2, widths 8", "lr 0.1, widths 8", "lr 0.1, widths 16"]
+    values = [a + 0.01 for a in ACCURACIES[0.1, 8]]
+    row = rows["lr 0.1, widths 8"]
+    assert row["n"] == "3"
+    assert row["test/acc, %"] == f"{100 * statistics.fmean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
+    low, high = stats.t.interval(0.95, 2, statistics.fmean(values), stats.sem(values))
+    assert row["95 % of test/acc"] == f"{100 * low:.2f} to {100 * high:.2f}"
+    assert row["gap, points"] == "12.00 ± 0.00"
+    assert row["weights"] == "800"
+    assert row["MFLOP an image"] == "8.0"
+    assert row["fit, s"] == "11 ± 1"
+    alone = rows["lr 0.2, widths 16"]
+    assert (alone["n"], alone["test/acc, %"], alone["95 % of test/acc"]) == ("1", "81.00", "")
+
+
+def test_the_page_has_tests_and_charts_with_their_numbers(logs):
+    compare([str(logs), "--output", "out"])
+    text = Path("out/compare.md").read_text()
+    p = stats.ttest_rel([0.71, 0.73, 0.72], [0.51, 0.61, 0.56]).pvalue
+    (row,) = re.findall(r"\| lr 0\.2, widths 8 − lr 0\.1, widths 8 \|(.*)\|", text)
+    assert row.split("|")[:3] == [" 3 ", " +16.00 ", f" {p:.4f} "]
+    pictures = set(re.findall(r"\(figures/(\w+)\.png\)", text))
+    assert pictures == {
+        "cost_params",
+        "cost_flops_per_image",
+        "cost_seconds",
+        "curves_val",
+        "curves_gap",
+        "dependence_model_init_args_optimizer_init_args_lr",
+    }
+    assert all(Path(f"out/figures/{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert "data:image/png;base64," in Path("out/compare.html").read_text()
+
+
+def test_runs_that_broke_off_are_counted_and_nothing_else(logs):
+    write_run(logs / "broken", 7, 0.2, 16, 0.1, status="failed")
+    compare([str(logs)])
+    with Path("comparison/compare.csv").open() as file:
+        rows = {row["group"]: row for row in csv.DictReader(file)}
+    assert rows["lr 0.2, widths 16"]["diverged or failed"] == "1"
+    assert rows["lr 0.2, widths 16"]["n"] == "1"
+    assert "1 runs are not finished" in Path("comparison/compare.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "loss", "diverged"),
+    [
+        ("completed", 0.3, False),
+        ("completed", 2.31, False),  # it has learned nothing
+        ("completed", 2.6, True),
+        ("completed", float("nan"), True),
+        ("completed", None, True),  # result.json has null for what is no number
+        ("failed", 0.3, True),
+        ("running", None, False),
+    ],
+)
+def test_divergence(status, loss, diverged):
+    result = {"status": status, "fit": {"metrics": {"train/loss": loss}}}
+    assert RunRecord(None, 0, {}, result, {}).diverged is diverged
+
+
+def test_a_plan_says_what_the_runs_stand_for(logs):
+    point = {"label": "the small one", "lr": 0.3}
+    (logs / "plan.json").write_text(json.dumps({"runs": [{"id": "lr0.1-8-0", "point": point}]}))
+    (run,) = read_runs([logs])  # runs that the plan does not name are of an earlier one
+    assert run.point == point
+    (logs / "plan.json").write_text('{"runs": 3}')
+    with pytest.raises(ValueError, match="Expected the plan of a sweep in"):
+        read_runs([logs])
+
+
+def test_predictions_are_compared_image_by_image(logs):
+    for name, wrong in (("lr0.1-8-0", {1, 2, 3}), ("lr0.2-8-0", {3, 4})):
+        lines = [f"{i},cat,{'dog' if i in wrong else 'cat'}" for i in (4, 3, 2, 1, 0)]
+        (logs / name / "predictions").mkdir()
+        (logs / name / "predictions/test.csv").write_text("index,label,prediction\n" + "\n".join(lines) + "\n")
+    compare([str(logs)])
+    text = Path("comparison/compare.md").read_text()
+    assert "| lr 0.2, widths 8; lr 0.1, widths 8 | 0 | 2 | 1 | 1.0000 |" in text
+
+
+def test_nothing_to_compare(logs):
+    Path("empty").mkdir()
+    with pytest.raises(ValueError, match="Expected a run or a folder of runs, got empty"):
+        compare(["empty"])
+    with pytest.raises(ValueError, match="Expected `--metric` to be one that the runs have"):
+        compare([str(logs), "--metric", "test/beauty"])
+    write_run(Path("failed/one"), 0, 0.1, 8, 0.1, status="failed")
+    with pytest.raises(ValueError, match="Expected finished runs to compare, got 1 that are not"):
+        compare(["failed"])
+
+
+def test_the_front_is_what_no_other_point_beats():
+    costs, values = [3, 1, 2, 2, 5, 4], [0.7, 0.5, 0.4, 0.6, 0.7, 0.9]
+    front = pareto_front(costs, values)
+    assert front == [1, 3, 0, 5]
+    for i in range(len(costs)):
+        beaten = any(
+            (costs[j] <= costs[i] and values[j] >= values[i]) and (costs[j], values[j]) != (costs[i], values[i])
+            for j in range(len(costs))
+        )
+        assert beaten != (i in front)
