@@ -180,7 +180,7 @@ def a_run(**options) -> PlannedRun:
 
 
 def test_a_run_that_fails_keeps_its_log():
-    outcome = execute(a_run(**{"model.dropout": 3}), Path("sweep"), ["test"], 1)
+    outcome = execute(a_run(**{"model.dropout": 3}), Path("sweep").resolve(), ["test"], 1, Path.cwd())
     assert "Expected `model.dropout` in [0, 1), got 3" in outcome.error
     assert outcome.error in Path("sweep/logs/one.log").read_text()
     assert not done(Path("sweep/one"), ["test"])
@@ -191,12 +191,12 @@ def test_a_run_that_is_killed_may_be_started_again():
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     try:
         with pytest.raises(RunDiedError, match="ended by signal 9"):
-            execute(a_run(**killed), Path("sweep"), ["test"], 1)
+            execute(a_run(**killed), Path("sweep").resolve(), ["test"], 1, Path.cwd())
     finally:
         del os.environ["PYTHONPATH"]
     # Its first epoch had not ended, so the next one starts from the beginning.
     assert [command[3] for command in commands(a_run(), Path("sweep/one"), ["test"])] == ["fit", "test"]
-    assert execute(a_run(), Path("sweep"), ["test"], 1).error == ""
+    assert execute(a_run(), Path("sweep").resolve(), ["test"], 1, Path.cwd()).error == ""
     assert done(Path("sweep/one"), ["test"])
     assert not done(Path("sweep/one"), ["test", "predict"])
     assert [command[3] for command in commands(a_run(), Path("sweep/one"), ["test", "predict"])] == ["predict"]

@@ -52,7 +52,7 @@ def done(folder: Path, stages: list[str]) -> bool:
     return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
 
 
-def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int) -> Outcome:
+def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int, cwd: Path) -> Outcome:
     """Trains a run, or goes on with it where it was interrupted, and does what comes after.
 
     Args:
@@ -60,6 +60,7 @@ def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int) -> O
         parent: folder of the sweep's runs.
         stages: of "test" and "predict", after the training.
         threads: of each of its processes.
+        cwd: folder that the paths of the recipes start at.
 
     Returns:
         The outcome; a command that ends with an error is told there, and all it said stays in logs/<id>.log.
@@ -75,7 +76,7 @@ def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int) -> O
             for command in commands(run, folder, stages):
                 said.write(f"$ {' '.join(command)}\n")
                 said.flush()
-                status = wait_for(command, said.fileno(), threads)
+                status = wait_for(command, said.fileno(), threads, cwd)
                 if status < 0 or status > 128:  # a shell or a container adds 128 to the signal
                     raise RunDiedError(f"{run.id} was ended by signal {-status if status < 0 else status - 128}")
                 if status:
@@ -102,7 +103,7 @@ def commands(run: PlannedRun, folder: Path, stages: list[str]) -> list[list[str]
     return left + [[*PROGRAM, stage, "--run", str(folder)] for stage in after]
 
 
-def wait_for(command: list[str], output: int, threads: int) -> int:
+def wait_for(command: list[str], output: int, threads: int, cwd: Path) -> int:
     """Exit status of a command; below 0 it is the signal that ended it."""
     environment = {k: v for k, v in os.environ.items() if k != "PL_GLOBAL_SEED"}  # a parent's seed is none of a run's
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -112,6 +113,7 @@ def wait_for(command: list[str], output: int, threads: int) -> int:
         stdout=output,
         stderr=subprocess.STDOUT,
         env=environment,
+        cwd=cwd,
         preexec_fn=end_with_parent if sys.platform == "linux" else None,
     ) as process:
         try:

@@ -48,12 +48,13 @@ def launch(
         pending = [run for run in runs if not done(parent / run.id, stages)]
         check_resources(ray, sweep, [costs[run.id] for run in pending])
         remote = ray.remote(max_retries=sweep.retries, retry_exceptions=[RunDiedError])(execute)
+        rest = (parent.resolve(), stages, sweep.cpus, Path.cwd())
         waiting = {}
         # The longest first, so that none of them is left over at the end.
         for run in sorted(pending, key=lambda run: -costs[run.id].seconds):
             cost = costs[run.id]
             wanted = {"num_cpus": sweep.cpus * cost.devices, "num_gpus": cost.devices if cost.gpu else 0}
-            waiting[remote.options(**wanted, name=run.id).remote(run, parent.resolve(), stages, sweep.cpus)] = run
+            waiting[remote.options(**wanted, name=run.id).remote(run, *rest)] = run
         return collect(ray, waiting, costs, on_end)
     finally:
         ray.shutdown()
