@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
@@ -17,6 +17,7 @@ from cifar_lightning.analysis.statistics import holm, mcnemar, paired_tests, sum
 NUMBERS = st.floats(0, 1).map(lambda x: round(x, 4))
 
 
+@settings(max_examples=25)
 @given(st.lists(NUMBERS, min_size=2, max_size=20))
 def test_a_summary_is_that_of_scipy(values):
     found = summarise(values)
@@ -35,6 +36,7 @@ def test_one_value_has_no_interval():
         summarise([])
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=3, max_size=8))
 def test_paired_tests_are_those_of_scipy_and_statsmodels(rows):
     groups = {name: dict(enumerate(column)) for name, column in zip("abc", zip(*rows, strict=True), strict=True)}
@@ -71,6 +73,7 @@ def test_only_the_pairs_that_are_asked_for():
     assert [test.adjusted for test in found] == pytest.approx(holm([test.p for test in found]))
 
 
+@settings(max_examples=25)
 @given(st.lists(NUMBERS, min_size=1, max_size=30))
 def test_holm_is_that_of_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
@@ -82,6 +85,7 @@ def test_a_test_that_could_not_be_made_is_not_corrected_for():
     assert [corrected[0], corrected[2]] == pytest.approx([0.02, 0.04])
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_that_of_statsmodels(rows):
     first, second = zip(*rows, strict=True)

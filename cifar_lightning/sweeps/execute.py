@@ -80,7 +80,7 @@ def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int, cwd:
                 if status < 0 or status > 128:  # a shell or a container adds 128 to the signal
                     raise RunDiedError(f"{run.id} was ended by signal {-status if status < 0 else status - 128}")
                 if status:
-                    return Outcome(run.id, last_line(log) or f"exit status {status}")
+                    return Outcome(run.id, last_words(log) or f"exit status {status}")
     except Timeout:
         return Outcome(run.id, f"another process is working on {folder}")
     return Outcome(run.id)
@@ -129,7 +129,10 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def last_line(log: Path) -> str:
-    """The last line that a command wrote, at most 300 characters of it."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def last_words(log: Path) -> str:
+    """What a command said in the end: its error message where there is one, else its last line; cut off."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if line.startswith("error:")]
+    said = " ".join(lines[errors[-1] :]) if errors else "".join(lines[-1:])
+    return said[:300]
