@@ -231,9 +231,9 @@ class TensorBoardPage:
     def projector(self, enough: Callable[[dict[str, str]], object]) -> dict[str, str]:
         """What the projector says of the features that it has loaded: their number, and their dimension."""
         script = """
+        const inner = (root) => [...everything(root)].find((element) => element.tagName === "IFRAME")?.contentDocument;
         let inside = document;  // the projector is a page in a page in the page
-        for (let frame; (frame = [...everything(inside)].find((element) => element.tagName === "IFRAME")?.contentDocument);)
-          inside = frame;
+        while (inner(inside)) inside = inner(inside);
         const text = (selector) => visible(selector, inside).map((element) => element.innerText.trim()).join();
         return {points: text(".numDataPoints"), dimension: text(".dim")};
         """
