@@ -87,9 +87,7 @@ def paired_tests(
             continue
         differences = [a[seed] - b[seed] for seed in seeds]
         mean = statistics.fmean(differences)
-        if (
-            statistics.pstdev(differences) == 0
-        ):  # scipy would divide by it: no spread is no doubt, but for no difference
+        if statistics.pstdev(differences) == 0:  # scipy would divide by it
             p = math.nan if mean == 0 else 0.0
         else:
             p = float(stats.ttest_1samp(differences, 0.0).pvalue)

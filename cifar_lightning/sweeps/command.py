@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--address", help="of a Ray cluster; default: this machine alone")
     made.add_argument("--save_dir", type=Path, default=Path("lightning_logs"), help="folder that every node sees")
     made.add_argument("--output", type=Path, help="folder of the comparison; default: comparison/ beside the runs")
-    made.add_argument("--no-estimate", action="store_true", help="do not time a few steps of each combination first")
+    made.add_argument("--no-estimate", action="store_true", help="time no steps first; max_hours is then unchecked")
     return made
 
 
@@ -51,8 +51,7 @@ def sweep(args: Sequence[str] | None = None) -> int:
     runs = expand(plan)
     costs = check_runs(plan, runs, estimate=not parsed.no_estimate)
     parent = parsed.save_dir / plan.name
-    stages = [stage for stage in ("test", "predict") if getattr(plan, stage)]
-    finished = [run for run in runs if done(parent / run.id, stages)]
+    finished = [run for run in runs if done(parent / run.id, plan.stages)]
     print(table(plan, runs, costs, len(finished)), flush=True)
     if parsed.dry_run:
         return 0

@@ -44,11 +44,10 @@ def launch(
     """
     ray = start_ray(address)
     try:
-        stages = [stage for stage in ("test", "predict") if getattr(sweep, stage)]
-        pending = [run for run in runs if not done(parent / run.id, stages)]
+        pending = [run for run in runs if not done(parent / run.id, sweep.stages)]
         check_resources(ray, sweep, [costs[run.id] for run in pending])
         remote = ray.remote(max_retries=sweep.retries, retry_exceptions=[RunDiedError])(execute)
-        rest = (parent.resolve(), stages, sweep.cpus, Path.cwd())
+        rest = (parent.resolve(), sweep.stages, sweep.cpus, Path.cwd())
         waiting = {}
         # The longest first, so that none of them is left over at the end.
         for run in sorted(pending, key=lambda run: -costs[run.id].seconds):

@@ -84,6 +84,11 @@ class Sweep:
         if problems:
             raise ValueError(" ".join(problems))
 
+    @property
+    def stages(self) -> list[str]:
+        """Commands that come after the training of a run: of "test" and "predict"."""
+        return [stage for stage in ("test", "predict") if getattr(self, stage)]
+
 
 def axis_problems(axes: list[Axis]) -> list[str]:
     """What is wrong with the axes of a sweep."""
