@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -14,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import CLASSES, models, runs  # noqa: F401  (the models can then be named without their module)
-from cifar_lightning.callbacks.checkpoint import RunCheckpoint
+from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.history import MetricsCSV
@@ -27,6 +28,7 @@ from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 
@@ -69,7 +71,7 @@ class SaveRunConfig(SaveConfigCallback):
         """Writes the file; evaluations of a run leave its configuration alone."""
         if stage == "fit" and trainer.is_global_zero:
             text = self.parser.dump(portable(self.config), skip_none=False, skip_link_targets=False)
-            runs.write_text_atomic(run_folder(trainer) / runs.CONFIG, text)
+            write_text_atomic(run_folder(trainer) / runs.CONFIG, text)
 
 
 def portable(config: Any) -> Any:
@@ -194,6 +196,8 @@ class CifarCLI(LightningCLI):
                 f"Expected `trainer` options that fit each other and this machine, got: {error} Look at "
                 "`--trainer.accelerator`, `--trainer.devices` and the option that this names."
             ) from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin may bring its own
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         check_precision(str(config.trainer.precision), trainer.strategy.root_device.type)
         if self.subcommand == "fit":
             self.model.check_length(trainer)

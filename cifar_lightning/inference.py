@@ -20,9 +20,9 @@ from torch import Tensor
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.style import image_array
 from cifar_lightning.data.pictures import find_pictures, load_picture
+from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
-from cifar_lightning.runs import write_text_atomic
 from cifar_lightning.trained import load_trained
 
 __all__ = ["predict_pictures"]

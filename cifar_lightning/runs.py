@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from cifar_lightning.files import write_text_atomic
 
 __all__ = [
     "check_checkpoint",
@@ -20,33 +20,11 @@ __all__ = [
     "newest_run",
     "read_result",
     "release_if_empty",
-    "write_bytes_atomic",
     "write_result",
-    "write_text_atomic",
 ]
 
 CHECKPOINT_KEYS = ("state_dict", "epoch", "global_step", "optimizer_states", "pytorch-lightning_version")
 CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all: to a temporary name, flushed, then renamed."""
-    write_bytes_atomic(path, text.encode())
-
-
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name, flushed, then renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_result(run: Path) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import sys
 
 import torch
 
+from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.seeding import derive_seed, generator
+from tests.tiny import MLP, fit
 
 
 def test_a_seed_is_half_a_hash():
@@ -55,3 +57,19 @@ def test_a_generator_is_its_own():
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_step_draws_what_torch_draws_from_its_seed(monkeypatch):
+    seen = []
+
+    class Spy(StepSeed):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+            seen.append((batch_idx, torch.get_rng_state()))
+
+    monkeypatch.setattr("cifar_lightning.cli.StepSeed", Spy)
+    fit(*MLP, "--trainer.max_epochs=1", "--seed_everything=3")
+    assert len(seen) == 5
+    for step, state in seen:
+        torch.manual_seed(derive_seed("step", 3, step, 0))
+        assert torch.equal(state, torch.get_rng_state())

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cifar_lightning.runs import write_text_atomic
+from cifar_lightning.files import write_text_atomic
 
 __all__ = ["MetricsCSV"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from cifar_lightning import CLASSES
 from cifar_lightning.callbacks.context import gathered
 from cifar_lightning.data.loader import Batch
-from cifar_lightning.runs import write_text_atomic
+from cifar_lightning.files import write_text_atomic
 
 __all__ = ["PredictionWriter", "predictions_csv"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cifar_lightning.runs import write_bytes_atomic, write_text_atomic
+from cifar_lightning.files import write_bytes_atomic, write_text_atomic
 
 __all__ = ["Page", "Picture", "Section", "Table", "Text", "write_page"]
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.runs import write_text_atomic
+from cifar_lightning.files import write_text_atomic
 from cifar_lightning.sweeps.check import Cost, check_runs
 from cifar_lightning.sweeps.compare import compare_runs
 from cifar_lightning.sweeps.execute import Outcome, done

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cifar_lightning.analysis.comparison import plot_bands, plot_cost, plot_dependence
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
+from cifar_lightning.files import write_text_atomic
 from cifar_lightning.report.page import Page, Picture, Section, Table, Text, write_page
-from cifar_lightning.runs import write_text_atomic
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, label, read_runs
 
 __all__ = ["compare", "compare_runs"]
