@@ -248,7 +248,7 @@ class CifarCLI(LightningCLI):
             of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
             shown["trainer"] = {key: plain["trainer"][key] for key in of_trainer}
             callbacks += [
-                MetricsCSV(self.run_folder / "metrics.csv"),
+                MetricsCSV(self.run_folder / runs.HISTORY),
                 TensorBoardRecords(shown, text),
                 PredictionWriter(self.run_folder / "predictions"),
                 RunResult(self.run_folder, self.name, parsed.seed_everything),

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 CHECKPOINT_KEYS = ("state_dict", "epoch", "global_step", "optimizer_states", "pytorch-lightning_version")
-CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
+CONFIG, RESULT, HISTORY, CHECKPOINTS = "config.yaml", "result.json", "metrics.csv", "checkpoints"
 
 
 def read_result(run: Path) -> dict[str, Any]:

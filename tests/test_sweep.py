@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tiny import state_sha256
 
-from cifar_lightning.sweeps.execute import RunDiedError, commands, done, execute
-from cifar_lightning.sweeps.plan import PlannedRun
+from cifar_lightning.sweeps.execute import RunDiedError, done, execute, next_command
+from cifar_lightning.sweeps.plan import PlannedRun, Prune, Sweep
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs/sweeps/smoke.yaml"
@@ -179,24 +179,62 @@ def a_run(**options) -> PlannedRun:
     return PlannedRun("one", (), {**more, **small, **options}, {}, 0)
 
 
+def a_sweep(**options) -> Sweep:
+    return Sweep("sweep", [{"model.dropout": [0]}], **options)
+
+
+def run_it(run: PlannedRun, **options):
+    return execute(run, a_sweep(**options), Path("sweep").resolve(), Path.cwd())
+
+
 def test_a_run_that_fails_keeps_its_log():
-    outcome = execute(a_run(**{"model.dropout": 3}), Path("sweep").resolve(), ["test"], 1, Path.cwd())
+    outcome = run_it(a_run(**{"model.dropout": 3}))
     assert "Expected `model.dropout` in [0, 1), got 3" in outcome.error
     assert outcome.error in " ".join(Path("sweep/logs/one.log").read_text().split())
     assert not done(Path("sweep/one"), ["test"])
 
 
-def test_a_run_that_is_killed_may_be_started_again():
+def test_a_run_that_is_killed_may_be_started_again(monkeypatch):
     killed = {"trainer.callbacks": "stopping.Kill"}
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    try:
-        with pytest.raises(RunDiedError, match="ended by signal 9"):
-            execute(a_run(**killed), Path("sweep").resolve(), ["test"], 1, Path.cwd())
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    with pytest.raises(RunDiedError, match="ended by signal 9"):
+        run_it(a_run(**killed))
     # Its first epoch had not ended, so the next one starts from the beginning.
-    assert [command[3] for command in commands(a_run(), Path("sweep/one"), ["test"])] == ["fit", "test"]
-    assert execute(a_run(), Path("sweep").resolve(), ["test"], 1, Path.cwd()).error == ""
+    assert next_command(a_run(), a_sweep(), Path("sweep/one"))[3] == "fit"
+    assert run_it(a_run()).error == ""
     assert done(Path("sweep/one"), ["test"])
     assert not done(Path("sweep/one"), ["test", "predict"])
-    assert [command[3] for command in commands(a_run(), Path("sweep/one"), ["test", "predict"])] == ["predict"]
+    assert next_command(a_run(), a_sweep(predict=True), Path("sweep/one"))[3] == "predict"
+
+
+def test_a_run_that_does_worse_than_the_others_is_pruned():
+    rung = Path("sweep/rungs/1_epochs")
+    rung.mkdir(parents=True)
+    for rival, value in enumerate((0.98, 0.99)):
+        (rung / f"rival{rival}.json").write_text(json.dumps(value))
+    assert run_it(a_run(**{"trainer.max_epochs": 4}), prune=Prune(first_epochs=1, factor=2)).error == ""
+    result = json.loads(Path("sweep/one/result.json").read_text())
+    assert (result["status"], result["fit"]["epochs"]) == ("pruned", 1)
+    assert "test" not in result
+    assert done(Path("sweep/one"), ["test"])
+    # The best so far goes on, to the next comparison and through it.
+    for rival in range(2):
+        (rung / f"rival{rival}.json").write_text("0.01")
+    again = PlannedRun("two", (), a_run(**{"trainer.max_epochs": 4}).options, {}, 0)
+    assert run_it(again, prune=Prune(first_epochs=1, factor=2)).error == ""
+    assert json.loads(Path("sweep/two/result.json").read_text())["status"] == "completed"
+    assert {path.parent.name for path in Path("sweep/rungs").glob("*/two.json")} == {"1_epochs", "2_epochs"}
+
+
+def test_numbers_that_are_kept_stand_for_their_runs(undisturbed, tmp_path):
+    finish(start(undisturbed, "--no-estimate", "--results", str(tmp_path / "kept")))
+    kept = tmp_path / "kept/smoke"
+    assert len(list(kept.glob("*/result.json"))) == 8
+    assert {path.name for path in kept.glob("*seed*/*")} == {"metrics.csv", "result.json"}
+    # Another machine, which has only them.
+    out = finish(start(tmp_path / "new", "--no-estimate", "--results", str(tmp_path / "kept")))
+    assert "8 runs, 8 of them done" in out
+    assert not list((tmp_path / "new").glob("smoke/*/result.json"))
+    with (kept / "comparison/compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [[cell for column, cell in row.items() if column != "fit, s"] for row in rows] == table(undisturbed)

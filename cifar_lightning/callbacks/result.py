@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
 from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.callbacks.pruning import Pruning
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import read_result, write_result
@@ -135,11 +136,13 @@ class RunResult(Callback):
         self._first_epoch = trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the entry "fit"; the status says whether early stopping ended the training."""
+        """Writes the entry "fit"; the status says whether early stopping or its rivals ended the training."""
         stoppers = trainer.early_stopping_callbacks
         # Not just any stop that a checkpoint remembers: one of this training, after its last epoch.
         ended = trainer.current_epoch - 1
         stopped = trainer.should_stop and any(s is not None and s.stopped_epoch == ended for s in stoppers)
+        everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        pruned = any(isinstance(callback, Pruning) and callback.pruned for callback in everyone)
         epochs = trainer.current_epoch
         entry = {
             "metrics": _floats(trainer, ("train/", "val/")),
@@ -153,7 +156,7 @@ class RunResult(Callback):
             as_classifier(pl_module),
             "fit",
             entry,
-            status="early_stopped" if stopped else "completed",
+            status="pruned" if pruned else "early_stopped" if stopped else "completed",
             error=None,
         )
 

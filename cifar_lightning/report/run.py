@@ -66,7 +66,7 @@ def load_run(folder: Path) -> LoadedRun:
         folder,
         runs.config_path(folder).read_text(encoding="utf-8"),
         runs.read_result(folder),
-        read_history(folder / "metrics.csv"),
+        read_history(folder / runs.HISTORY),
         read_steps(folder),
         model,
         data,

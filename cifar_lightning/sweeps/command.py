@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.files import write_text_atomic
+from cifar_lightning.files import write_bytes_atomic, write_text_atomic
+from cifar_lightning.runs import HISTORY, RESULT
 from cifar_lightning.sweeps.check import Cost, check_runs
 from cifar_lightning.sweeps.compare import compare_runs
 from cifar_lightning.sweeps.execute import Outcome, done
@@ -29,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     made.add_argument("--address", help="of a Ray cluster; default: this machine alone")
     made.add_argument("--save_dir", type=Path, default=Path("lightning_logs"), help="folder that every node sees")
+    made.add_argument(
+        "--results",
+        type=Path,
+        help="folder to keep the numbers of finished runs in, such as docs/results: a run that is there counts as done",
+    )
     made.add_argument("--output", type=Path, help="folder of the comparison; default: comparison/ beside the runs")
     made.add_argument("--no-estimate", action="store_true", help="time no steps first; max_hours is then unchecked")
     return made
@@ -51,26 +57,43 @@ def sweep(args: Sequence[str] | None = None) -> int:
     runs = expand(plan)
     costs = check_runs(plan, runs, estimate=not parsed.no_estimate)
     parent = parsed.save_dir / plan.name
-    finished = [run for run in runs if done(parent / run.id, plan.stages)]
-    print(table(plan, runs, costs, len(finished)), flush=True)
+    kept = parsed.results / plan.name if parsed.results else None
+    pending = [run for run in runs if not (kept and done(kept / run.id, [])) and not done(parent / run.id, plan.stages)]
+    print(table(plan, runs, costs, len(runs) - len(pending)), flush=True)
     if parsed.dry_run:
         return 0
-    write_plan(parent / PLAN, plan, runs)
+    for folder in [parent, *([kept] if kept else [])]:
+        write_plan(folder / PLAN, plan, runs)
+    if kept:
+        for run in runs:
+            keep(parent / run.id, kept / run.id, plan.stages)
     outcomes: list[Outcome] = []
 
     def tell(outcome: Outcome, left: int, seconds: float) -> None:
         outcomes.append(outcome)
+        if kept:
+            keep(parent / outcome.id, kept / outcome.id, plan.stages)
         words = f"FAILED: {outcome.error} (logs/{outcome.id}.log)" if outcome.error else "done"
         print(f"{outcome.id}: {words}; {left} left{duration(seconds)}", flush=True)
 
     try:
-        launch(plan, runs, costs, parent, parsed.address, tell)
+        if pending:
+            launch(plan, pending, costs, parent, parsed.address, tell)
     except KeyboardInterrupt:
         print("Stopped. Start the same command again to go on where it was.", flush=True)
         return 130
-    path = compare_runs(read_runs([parent]), parsed.output or parent / "comparison", title=f"runs of {plan.name}")
+    folder = kept or parent
+    path = compare_runs(read_runs([folder]), parsed.output or folder / "comparison", title=f"runs of {plan.name}")
     print(f"Comparison: {path}")
     return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def keep(folder: Path, kept: Path, stages: list[str]) -> None:
+    """Copies the numbers of a run that is done; `result.json` last, which says that all is there."""
+    if done(folder, stages):
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in (HISTORY, RESULT):
+            write_bytes_atomic(kept / name, (folder / name).read_bytes())
 
 
 def write_plan(path: Path, plan: Sweep, runs: list[PlannedRun]) -> None:

@@ -199,7 +199,7 @@ def image_by_image(groups: Sequence[Group]) -> list[list[str]]:
     """Rows of McNemar's test for pairs of groups, on the lowest seed whose predictions both have."""
     right: dict[str, dict[int, list[bool]]] = {}
     for group in groups:
-        read = {run.seed: hits(run.folder / "predictions/test.csv") for run in group.runs if run.folder}
+        read = {run.seed: hits(run.folder / "predictions/test.csv") for run in group.runs}
         right[group.label] = {seed: answers for seed, answers in read.items() if answers}
     rows = []
     for first, second in chosen_pairs(groups):

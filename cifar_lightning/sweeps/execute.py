@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,11 +15,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cifar_lightning import runs
-from cifar_lightning.sweeps.plan import PlannedRun
+from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["Outcome", "RunDiedError", "done", "execute"]
 
-FINISHED = ("completed", "early_stopped", "pruned")
+PRUNED = "pruned"
+FINISHED = ("completed", "early_stopped", PRUNED)
 PROGRAM = [sys.executable, "-m", "cifar_lightning"]
 
 
@@ -49,17 +51,18 @@ def done(folder: Path, stages: list[str]) -> bool:
     result = runs.read_result(folder) if folder.is_dir() else {}
     if result.get("status") not in FINISHED:
         return False
+    if result["status"] == PRUNED:  # what was not worth the rest of its training is not worth a test
+        return True
     return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
 
 
-def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int, cwd: Path) -> Outcome:
+def execute(run: PlannedRun, sweep: Sweep, parent: Path, cwd: Path) -> Outcome:
     """Trains a run, or goes on with it where it was interrupted, and does what comes after.
 
     Args:
         run: the run.
+        sweep: the sweep that it is of.
         parent: folder of the sweep's runs.
-        stages: of "test" and "predict", after the training.
-        threads: of each of its processes.
         cwd: folder that the paths of the recipes start at.
 
     Returns:
@@ -73,10 +76,14 @@ def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int, cwd:
     try:
         # The system lets go of the lock when this process ends, however it ends.
         with FileLock(parent / "logs" / f"{run.id}.lock", timeout=0), log.open("a", encoding="utf-8") as said:
-            for command in commands(run, folder, stages):
+            before = None
+            while command := next_command(run, sweep, folder):
+                if command == before:
+                    return Outcome(run.id, f"it ended well, but left no result in {folder}")
+                before = command
                 said.write(f"$ {' '.join(command)}\n")
                 said.flush()
-                status = wait_for(command, said.fileno(), threads, cwd)
+                status = wait_for(command, said.fileno(), sweep.cpus, cwd)
                 if status < 0 or status > 128:  # a shell or a container adds 128 to the signal
                     raise RunDiedError(f"{run.id} was ended by signal {-status if status < 0 else status - 128}")
                 if status:
@@ -86,21 +93,28 @@ def execute(run: PlannedRun, parent: Path, stages: list[str], threads: int, cwd:
     return Outcome(run.id)
 
 
-def commands(run: PlannedRun, folder: Path, stages: list[str]) -> list[list[str]]:
-    """What is left to do."""
-    left = []
+def next_command(run: PlannedRun, sweep: Sweep, folder: Path) -> list[str] | None:
+    """What is to be done next; None when all is done."""
     result = runs.read_result(folder) if folder.is_dir() else {}
-    if result.get("status") not in FINISHED:
-        if (folder / runs.CHECKPOINTS / "last.ckpt").is_file() and (folder / runs.CONFIG).is_file():
-            left.append([*PROGRAM, "fit", "--run", str(folder)])
-        else:
-            if folder.exists():
-                shutil.rmtree(folder)  # it broke off before its first epoch was over
-            place = ["--save_dir", str(folder.parent.parent), "--name", folder.parent.name, "--version", run.id]
-            left.append([*PROGRAM, "fit", *run.arguments(), *place])
-        result = {}
-    after = [stage for stage in stages if stage == "predict" or stage not in result]
-    return left + [[*PROGRAM, stage, "--run", str(folder)] for stage in after]
+    if result.get("status") in FINISHED:
+        left = [stage for stage in sweep.stages if not done(folder, [stage])]
+        return [*PROGRAM, left[0], "--run", str(folder)] if left else None
+    if (folder / runs.CHECKPOINTS / "last.ckpt").is_file() and (folder / runs.CONFIG).is_file():
+        return [*PROGRAM, "fit", "--run", str(folder)]
+    if folder.exists():
+        shutil.rmtree(folder)  # it broke off before its first epoch was over
+    place = ["--save_dir", str(folder.parent.parent), "--name", folder.parent.name, "--version", run.id]
+    return [*PROGRAM, "fit", *run.arguments(), *pruning(run, sweep, folder.parent), *place]
+
+
+def pruning(run: PlannedRun, sweep: Sweep, parent: Path) -> list[str]:
+    """Options of `fit` that end a run early when it does worse than the others."""
+    if sweep.prune is None:
+        return []
+    options = {"folder": parent / "rungs", "run": run.id, "metric": sweep.metric, "mode": sweep.mode}
+    options |= dataclasses.asdict(sweep.prune)
+    own = "cifar_lightning.callbacks.pruning.Pruning"
+    return [f"--trainer.callbacks+={own}", *(f"--trainer.callbacks.{key}={value}" for key, value in options.items())]
 
 
 def wait_for(command: list[str], output: int, threads: int, cwd: Path) -> int:

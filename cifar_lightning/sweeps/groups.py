@@ -30,14 +30,14 @@ class RunRecord:
     """A run as its folder tells it.
 
     Attributes:
-        folder: where it lies; None where only its result.json is left.
+        folder: where it lies.
         seed: its seed.
         point: what it stands for: the values of the sweep's axes, or all of its configuration.
         result: `result.json`.
         history: curves over epochs by name.
     """
 
-    folder: Path | None
+    folder: Path
     seed: int
     point: dict[str, Any]
     result: dict[str, Any]
@@ -95,7 +95,7 @@ class Group:
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
-    """Reads run folders, and all runs in folders of runs.
+    """Reads run folders, and all runs in folders of runs; of those of a sweep, `result.json` is enough.
 
     Raises:
         ValueError: when one of them holds no run.
@@ -106,9 +106,10 @@ def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
             found.append(read_run(folder, {}))
             continue
         plan = read_plan(folder / PLAN)
-        inside = sorted(path.parent for path in folder.glob(f"*/{runs.CONFIG}"))
+        file = runs.RESULT if plan else runs.CONFIG
+        inside = sorted({path.parent for name in (file, runs.CONFIG) for path in folder.glob(f"*/{name}")})
         if not inside:
-            raise ValueError(f"Expected a run or a folder of runs, got {folder}, which holds no {runs.CONFIG}.")
+            raise ValueError(f"Expected a run or a folder of runs, got {folder}, which holds no {file}.")
         found += [read_run(path, plan) for path in inside if not plan or path.name in plan]
     return found
 
@@ -129,12 +130,11 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 def read_run(folder: Path, plan: dict[str, Any]) -> RunRecord:
     """One run; without a plan its point is its whole configuration."""
-    result = runs.read_result(folder)
-    config = yaml.safe_load((folder / runs.CONFIG).read_text(encoding="utf-8"))
+    result, path = runs.read_result(folder), folder / runs.CONFIG
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     point = plan.get(folder.name) or {key: value for key, value in flat(config).items() if key not in OWN}
-    return RunRecord(
-        folder, int(config.get("seed_everything") or 0), point, result, read_history(folder / "metrics.csv")
-    )
+    seed = int(config.get("seed_everything") or result.get("seed") or 0)
+    return RunRecord(folder, seed, point, result, read_history(folder / runs.HISTORY))
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.sweeps.check import Cost
-from cifar_lightning.sweeps.execute import Outcome, RunDiedError, done, execute
+from cifar_lightning.sweeps.execute import Outcome, RunDiedError, execute
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["launch"]
@@ -26,34 +26,32 @@ def launch(
     address: str | None = None,
     on_end: Callable[[Outcome, int, float], None] = lambda outcome, left, seconds: None,
 ) -> list[Outcome]:
-    """Runs what is not done yet.
+    """Runs some or all runs of a sweep.
 
     Args:
         sweep: the sweep.
-        runs: its runs.
+        runs: those to run.
         costs: of each, by id.
         parent: folder for the run folders; all nodes have to see it.
         address: of a Ray cluster; None for this machine alone.
         on_end: called after each run with its outcome, the number of runs left, and the seconds left by the estimate.
 
     Returns:
-        The outcomes of the runs that were started, in the order in which they ended.
+        The outcomes, in the order in which the runs ended.
 
     Raises:
         ValueError: when Ray is not installed, or a run asks for more than there is.
     """
     ray = start_ray(address)
     try:
-        pending = [run for run in runs if not done(parent / run.id, sweep.stages)]
-        check_resources(ray, sweep, [costs[run.id] for run in pending])
+        check_resources(ray, sweep, [costs[run.id] for run in runs])
         remote = ray.remote(max_retries=sweep.retries, retry_exceptions=[RunDiedError])(execute)
-        rest = (parent.resolve(), sweep.stages, sweep.cpus, Path.cwd())
         waiting = {}
         # The longest first, so that none of them is left over at the end.
-        for run in sorted(pending, key=lambda run: -costs[run.id].seconds):
+        for run in sorted(runs, key=lambda run: -costs[run.id].seconds):
             cost = costs[run.id]
             wanted = {"num_cpus": sweep.cpus * cost.devices, "num_gpus": cost.devices if cost.gpu else 0}
-            waiting[remote.options(**wanted, name=run.id).remote(run, *rest)] = run
+            waiting[remote.options(**wanted, name=run.id).remote(run, sweep, parent.resolve(), Path.cwd())] = run
         return collect(ray, waiting, costs, on_end)
     finally:
         ray.shutdown()

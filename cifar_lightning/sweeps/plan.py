@@ -15,13 +15,21 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-__all__ = ["LABEL", "PlannedRun", "Sweep", "expand", "load_sweep", "short"]
+__all__ = ["LABEL", "PlannedRun", "Prune", "Sweep", "expand", "load_sweep", "short"]
 
 CONFIG, LABEL = "config", "label"
 """Keys of an axis that are no options: recipes (a YAML file, or a list of them of which the last counts most), and the
 name of a point, shown in place of its other keys."""
 Axis = dict[str, list[Any]] | list[dict[str, Any]]
 SLUG_LENGTH = 90
+
+
+@dataclass(frozen=True)
+class Prune:
+    """When to compare runs that are not finished, as `callbacks.pruning.Pruning` has it."""
+
+    first_epochs: int = 1
+    factor: int = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Sweep:
         cpus: Processor cores of each device of a run, and its threads.
         retries: How often a run that dies (is killed, runs out of memory) is started again. A run that ends with an
             error is not.
+        prune: End runs early that do worse than the others: after `first_epochs` and every `factor` times as many, one
+            run in `factor` of those that came so far goes on. Null lets all of them finish.
         max_runs: The plan may have so many runs at most.
         max_hours: The plan may take so long at most, by its estimate; null for no limit.
     """
@@ -58,6 +68,7 @@ class Sweep:
     predict: bool = False
     cpus: int = 1
     retries: int = 1
+    prune: Prune | None = None
     max_runs: int = 200
     max_hours: float | None = None
 
@@ -80,6 +91,10 @@ class Sweep:
         for name, least in (("cpus", 1), ("retries", 0), ("max_runs", 1)):
             if getattr(self, name) < least:
                 problems.append(f"Expected `{name}` to be at least {least}, got {getattr(self, name)}.")
+        if self.prune and (self.prune.first_epochs < 1 or self.prune.factor < 2):
+            problems.append(
+                f"Expected `prune` with first_epochs of at least 1 and a factor of at least 2, got {self.prune}."
+            )
         problems += axis_problems(self.axes)
         if problems:
             raise ValueError(" ".join(problems))

@@ -1,0 +1,89 @@
+"""Ends the runs of a sweep early that do worse than the others: asynchronous successive halving."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from cifar_lightning.files import write_text_atomic
+
+__all__ = ["Pruning", "survives"]
+
+
+def survives(own: float, others: list[float], factor: int) -> bool:
+    """Whether a value is among the best 1/factor of all, high being good; NaN is worse than anything.
+
+    Args:
+        own: the value in question.
+        others: those of its rivals so far, in any order.
+        factor: at least 2. Of fewer rivals than that the best survives.
+    """
+    if math.isnan(own):
+        return False
+    better = sum(other > own for other in others)
+    return better < math.ceil((len(others) + 1) / factor)
+
+
+class Pruning(Callback):
+    """Stops a run after epoch first_epochs, first_epochs * factor, ... unless it is among the best 1/factor so far.
+
+    Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) in its stopping form: the runs of a sweep leave
+    their values in a folder that all of them see, and none waits for another. Which run is stopped depends on who came
+    first; a value that was left is not taken back.
+
+    Args:
+        folder: Folder that the runs share.
+        run: Name of this run in there.
+        metric: Validation metric to judge by.
+        mode: "max" where high is good, or "min".
+        first_epochs: Epochs that every run gets.
+        factor: Of the runs that come so far, one in so many goes on; at least 2.
+
+    Raises:
+        ValueError: for arguments out of range.
+    """
+
+    def __init__(
+        self, folder: str, run: str, metric: str = "val/acc", mode: str = "max", first_epochs: int = 1, factor: int = 3
+    ) -> None:
+        if first_epochs < 1 or factor < 2 or mode not in ("max", "min") or not metric.startswith("val/"):
+            raise ValueError(
+                "Expected Pruning with `first_epochs` of at least 1, `factor` of at least 2, `mode` max or min and a "
+                f"`metric` of validation, got {first_epochs}, {factor}, {mode} and {metric}."
+            )
+        self.folder = Path(folder)
+        self.run = run
+        self.metric = metric
+        self.sign = 1 if mode == "max" else -1
+        self.first_epochs = first_epochs
+        self.factor = factor
+        self.pruned = False
+
+    def _is_rung(self, epochs: int) -> bool:
+        rung = self.first_epochs
+        while rung < epochs:
+            rung *= self.factor
+        return rung == epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compares after the validation of an epoch, except the last one."""
+        epochs = trainer.current_epoch + 1
+        if not self._is_rung(epochs) or epochs == trainer.max_epochs or not trainer.is_last_batch:
+            return
+        if self.metric not in trainer.callback_metrics:
+            raise ValueError(f"Expected {self.metric} after each epoch to prune by, got a training without it.")
+        own = self.sign * float(trainer.callback_metrics[self.metric])
+        survivor = not trainer.is_global_zero or survives(own, self._exchange(epochs, own), self.factor)
+        self.pruned = not trainer.strategy.broadcast(survivor)
+        trainer.should_stop = trainer.should_stop or self.pruned
+
+    def _exchange(self, epochs: int, own: float) -> list[float]:
+        """Leaves the value for the others, and returns theirs."""
+        rung = self.folder / f"{epochs}_epochs"
+        rung.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(rung / f"{self.run}.json", json.dumps(own))
+        others = (path for path in rung.glob("*.json") if path.stem != self.run and not path.name.startswith("."))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in others]
