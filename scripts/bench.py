@@ -10,6 +10,7 @@ from pathlib import Path
 from cifar_lightning import environment
 from cifar_lightning.benchmarks.input import bench_input
 from cifar_lightning.benchmarks.overhead import bench_overhead
+from cifar_lightning.benchmarks.parallel import bench_parallel
 from cifar_lightning.benchmarks.peer import bench_peer
 from cifar_lightning.benchmarks.scale import bench_scale
 from cifar_lightning.benchmarks.start import bench_start
@@ -60,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=count, default=3, help="runs of each (default 3)")
     made.add_argument("--first_seed", type=int, default=0, help="seed of the first fit (default 0)")
     made.add_argument("--lines", type=count, default=5, help="last lines of a peer's output to keep (default 5)")
+
+    made = command("parallel", bench_parallel, f"single-thread trainings side by side and in turn; {more}")
+    made.add_argument("config", help="recipe to run")
+    made.add_argument("--jobs", type=count, default=2, help="trainings (default 2)")
+    made.add_argument("--rounds", type=count, default=3, help="measured rounds (default 3)")
 
     made = command("scale", bench_scale, "images/s against batch size, width, depth, threads and devices")
     made.add_argument("--steps", type=count, default=5, help="measured steps of each point (default 5)")

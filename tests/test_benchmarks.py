@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from tiny import DATA
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.benchmarks import overhead, peer, scale, start, train
+from cifar_lightning.benchmarks import overhead, parallel, peer, scale, start, train
 from cifar_lightning.precision import has_bfloat16
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +77,28 @@ def test_start_measures_up_to_the_first_step(capsys):
     assert set(result["seconds"]) == {"import torch, lightning", "imports", "--help", "first step"}
     assert all(len(values) == 1 and values[0] > 0 for values in result["seconds"].values())
     assert result["median_ratios"]["import torch, lightning"] == 1
+
+
+def test_parallel_runs_the_same_trainings_in_turn_and_side_by_side(monkeypatch, capsys):
+    """Side by side they overlap in time, one after the other they do not, and each has one thread."""
+    original, spans = parallel.run, []
+
+    def spy(command, environment):
+        started = time.monotonic()
+        original(command, environment)
+        spans.append((started, time.monotonic(), environment["OMP_NUM_THREADS"]))
+
+    monkeypatch.setattr(parallel, "run", spy)
+    args = Namespace(config=CONFIG, options=[*TINY, "--trainer.max_epochs=1"], jobs=2, rounds=1)
+    found = parallel.bench_parallel(args)
+    assert len(spans) == 4
+    first, second, third, fourth = sorted(spans)
+    assert first[1] <= second[0]
+    assert fourth[0] < third[1]
+    assert {span[2] for span in spans} == {"1"}
+    (turn,), (side,) = found["seconds"].values()
+    assert found["ratios"] == [turn / side]
+    assert "times sooner in each of 1 rounds" in capsys.readouterr().out
 
 
 def test_scale_varies_one_axis_at_a_time(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 from tiny import state_sha256
 
+from cifar_lightning.sweeps.check import Cost
 from cifar_lightning.sweeps.execute import RunDiedError, done, execute, next_command
+from cifar_lightning.sweeps.launch import check_resources, start_ray
 from cifar_lightning.sweeps.plan import PlannedRun, Prune, Sweep
 
 ROOT = Path(__file__).parents[1]
@@ -238,3 +241,30 @@ def test_numbers_that_are_kept_stand_for_their_runs(undisturbed, tmp_path):
     with (kept / "comparison/compare.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [[cell for column, cell in row.items() if column != "fit, s"] for row in rows] == table(undisturbed)
+
+
+def test_without_ray_one_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"Expected Ray to place the runs.*pip install '\.\[sweep\]'"):
+        start_ray(None)
+
+
+def test_no_cluster_at_the_address(tmp_path):
+    process = start(tmp_path, "--no-estimate", "--address", "127.0.0.1:1")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, out
+    assert "error: Expected a Ray cluster at `--address` 127.0.0.1:1, got:" in out
+    assert "Traceback" not in out
+
+
+def test_more_cores_than_there_are():
+    cost = Cost(params=1, flops_per_image=1, devices=3, gpu=False, seconds=1)
+    ray = start_ray(None)
+    try:
+        check_resources(ray, a_sweep(cpus=1), [dataclasses.replace(cost, devices=1)])
+        with pytest.raises(ValueError, match="Expected a machine with 3000 cores and 0 GPUs for a run, got 1 with"):
+            check_resources(ray, a_sweep(cpus=1000), [cost])
+        with pytest.raises(ValueError, match="Expected a machine with 1 cores and 1 GPUs for a run"):
+            check_resources(ray, a_sweep(), [dataclasses.replace(cost, devices=1, gpu=True)])
+    finally:
+        ray.shutdown()

@@ -12,7 +12,9 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.sweeps.check import check_runs
 from cifar_lightning.sweeps.plan import Sweep, expand, load_sweep
 
-SWEEPS = sorted((Path(__file__).parents[1] / "configs/sweeps").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+# The recipe that the sweeps of the study start from is none itself.
+SWEEPS = sorted(path for path in (ROOT / "configs/sweeps").rglob("*.yaml") if path.name != "training.yaml")
 SMALL = {
     "model": "MLPClassifier",
     "model.widths": [16],
@@ -180,7 +182,7 @@ def test_more_hours_than_allowed():
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_sweeps_that_come_with_the_project_are_valid(path, monkeypatch):
-    monkeypatch.chdir(path.parents[2])
+    monkeypatch.chdir(ROOT)
     sweep = load_sweep(path)
     runs = expand(sweep)
     assert len({run.id for run in runs}) == len(runs)
@@ -188,3 +190,12 @@ def test_sweeps_that_come_with_the_project_are_valid(path, monkeypatch):
         with pytest.raises(SystemExit) as exit_:
             main(["fit", *run.arguments(), "--print_config"])
         assert exit_.value.code == 0
+
+
+def test_the_study_is_made_of_all_its_sweeps():
+    script = (ROOT / "scripts/study.sh").read_text()
+    (names,) = re.findall(r"for sweep in (.*); do", script)
+    assert set(names.split()) == {path.stem for path in SWEEPS if path.parent.name == "study"}
+    assert all(load_sweep(path).name == path.stem for path in SWEEPS)
+    # Each with seeds of its own kind, so that every difference can be told from chance.
+    assert all(len(load_sweep(path).seeds) >= 3 for path in SWEEPS if path.parent.name == "study")

@@ -11,13 +11,13 @@ __all__ = ["PROGRAM", "run", "timed"]
 PROGRAM = [sys.executable, "-m", "cifar_lightning"]
 
 
-def run(command: list[str]) -> str:
-    """Standard output of a command.
+def run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """Standard output of a command, with these environment variables; default: those of this process.
 
     Raises:
         ValueError: when it fails, with the end of what it said.
     """
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
         raise ValueError(f"Expected `{' '.join(command)}` to succeed, got exit status {done.returncode}: {said[-1]}")
