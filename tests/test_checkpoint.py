@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import MLP, fit
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO
-from tests.tiny import MLP, fit
 
 
 def test_a_checkpoint_comes_back(tmp_path):

@@ -64,6 +64,12 @@ def test_parameters_and_flops_agree_with_a_count_by_hand():
     result = json.loads((run / "result.json").read_text())
     assert result["params"] == 3072 * 32 + 32 + 32 * 10 + 10
     assert result["flops_per_image"] == 2 * (3072 * 32 + 32 * 10)
+    assert result["depth"] == 2
+
+
+def test_a_layer_that_is_not_trained_adds_no_depth():
+    run = fit(*CNN, "--model.depths", "[1, 2]", "--model.whiten_px", "2", "--trainer.max_epochs", "1")
+    assert json.loads((run / "result.json").read_text())["depth"] == 4  # three convolutions and the head
 
 
 def test_one_line_an_epoch_where_nobody_watches(capsys):

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import torch
+from tiny import MLP, fit
 
 from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.seeding import derive_seed, generator
-from tests.tiny import MLP, fit
 
 
 def test_a_seed_is_half_a_hash():

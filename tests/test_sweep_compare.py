@@ -12,6 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from cifar_lightning import CLASSES
 from cifar_lightning.analysis.comparison import pareto_front
 from cifar_lightning.sweeps.compare import compare
 from cifar_lightning.sweeps.groups import RunRecord, group_runs, read_runs
@@ -31,7 +32,9 @@ def write_run(folder: Path, seed: int, lr: float, width: int, accuracy: float, s
     metrics = {"train/loss": 0.5, "train/acc": accuracy + 0.1, "val/acc": accuracy - 0.02}
     fit = {"metrics": metrics, "seconds": 10.0 + seed, "epochs": 2, "best": {"monitor": "val/acc", "score": accuracy}}
     result = {"status": status, "params": 100 * width, "flops_per_image": 1e6 * width, "fit": fit}
-    result |= {"data": {"source": "class folders"}, "test": {"metrics": {"test/acc": accuracy + 0.01}}}
+    by_class = {f"test/class_acc/{name}": accuracy + 0.01 * i for i, name in enumerate(CLASSES)}
+    result |= {"depth": width // 8, "data": {"source": "class folders"}}
+    result |= {"test": {"metrics": {"test/acc": accuracy + 0.01, **by_class}}}
     (folder / "result.json").write_text(json.dumps(result))
     rows = ["epoch,train/acc,val/acc", f"0,{accuracy},{accuracy - 0.1}", f"1,{accuracy + 0.1},{accuracy - 0.02}"]
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
@@ -86,12 +89,21 @@ def test_the_page_has_tests_and_charts_with_their_numbers(logs):
         "cost_params",
         "cost_flops_per_image",
         "cost_seconds",
+        "cost_depth",
+        "classes",
         "curves_val",
         "curves_gap",
         "dependence_model_init_args_optimizer_init_args_lr",
     }
     assert all(Path(f"out/figures/{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert "data:image/png;base64," in Path("out/compare.html").read_text()
+
+
+def test_the_accuracy_of_each_class_is_its_mean_over_the_seeds(logs):
+    compare([str(logs)])
+    (row,) = re.findall(r"\| lr 0\.2, widths 8 \| (7\d\.\d ± .*) \|", Path("comparison/compare.md").read_text())
+    spread = 100 * statistics.stdev([0.7, 0.72, 0.71])
+    assert row.split(" | ") == [f"{71 + i:.1f} ± {spread:.1f}" for i in range(10)]
 
 
 def test_runs_that_broke_off_are_counted_and_nothing_else(logs):

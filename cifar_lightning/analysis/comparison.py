@@ -13,7 +13,7 @@ from cifar_lightning.analysis.explain import MARKERS, PALETTE
 from cifar_lightning.analysis.statistics import Summary, summarise
 from cifar_lightning.analysis.style import GREY, new_figure
 
-__all__ = ["pareto_front", "plot_bands", "plot_cost", "plot_dependence"]
+__all__ = ["pareto_front", "plot_bands", "plot_classes", "plot_cost", "plot_dependence"]
 
 STYLES = [(colour, marker, line) for line in ("-", "--", ":") for colour, marker in zip(PALETTE, MARKERS, strict=True)]
 
@@ -112,6 +112,29 @@ def plot_dependence(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     legend(figure, len(series))
+    return figure
+
+
+def plot_classes(accuracies: Mapping[str, Sequence[float]], classes: Sequence[str], title: str) -> Figure:
+    """Draws the accuracy on each class as numbers and colours, one row for each group.
+
+    Args:
+        accuracies: of the classes, in [0, 1], by group.
+        classes: their names.
+        title: what is compared.
+    """
+    values = 100 * np.asarray(list(accuracies.values()))
+    figure = new_figure(8.4, 1.6 + 0.4 * len(values), title)
+    axes = figure.add_subplot()
+    low, high = values.min(), values.max()
+    image = axes.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(values)), list(accuracies))
+    for row, numbers in enumerate(values):
+        for column, number in enumerate(numbers):
+            colour = "white" if number > (low + high) / 2 else "black"
+            axes.text(column, row, f"{number:.0f}", ha="center", va="center", fontsize=9, color=colour)
+    figure.colorbar(image, ax=axes, label="accuracy, %")
     return figure
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
@@ -18,7 +19,7 @@ from cifar_lightning.data.loader import Batch
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import read_result, write_result
 
-__all__ = ["RunResult", "flops_per_image"]
+__all__ = ["RunResult", "depth", "flops_per_image"]
 
 
 def flops_per_image(model: ImageClassifier) -> int:
@@ -30,6 +31,12 @@ def flops_per_image(model: ImageClassifier) -> int:
         model.net.forward(model.normalize(image))  # past a compiled call, which hides its operations
     model.train(training)
     return counter.get_total_flops()
+
+
+def depth(model: ImageClassifier) -> int:
+    """Layers with trained weights: linear ones and convolutions."""
+    layers = (module for module in model.net.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    return sum(layer.weight.requires_grad for layer in layers)
 
 
 class RunResult(Callback):
@@ -76,6 +83,7 @@ class RunResult(Callback):
             **top,
             params=sum(p.numel() for p in model.parameters()),
             flops_per_image=flops_per_image(model),
+            depth=depth(model),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
             **({} if stage != "fit" and "fit" in seen else self._made_with()),
             started=seen.get("started") or self._started_at,

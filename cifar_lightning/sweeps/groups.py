@@ -61,7 +61,7 @@ class RunRecord:
 
         Validation metrics are those of the checkpoint that would be tested, as `fit` ended with it.
         """
-        if name in ("params", "flops_per_image"):
+        if name in ("params", "flops_per_image", "depth"):
             return self.result.get(name)
         fit = self.result.get("fit", {})
         if name in ("seconds", "epochs", "images_per_second"):

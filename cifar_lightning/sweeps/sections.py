@@ -1,0 +1,231 @@
+"""What a comparison shows: tables of statistics over seeds, tests, and charts."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning import CLASSES
+from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost, plot_dependence
+from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
+from cifar_lightning.report.page import Picture, Table, Text
+from cifar_lightning.sweeps.groups import Group, label
+
+__all__ = ["by_class", "costs", "curves", "dependence", "mean_of", "results", "tests"]
+
+LINES = 10
+"""Groups in a chart of curves: more, and nobody could follow one."""
+PAIRS_OF = 8
+"""So many groups at most are tested against each other; of more, the best is tested against the others."""
+
+Part = Text | Table | Picture
+
+
+def mean_of(group: Group, metric: str) -> float:
+    """Mean over seeds, below all others where no run has the metric."""
+    values = group.values(metric)
+    return summarise(list(values.values())).mean if values else -math.inf
+
+
+def spread_text(summary: Summary | None, factor: float = 100, places: int = 2) -> str:
+    """Mean ± standard deviation."""
+    if summary is None:
+        return ""
+    mean = f"{factor * summary.mean:,.{places}f}"
+    return mean if summary.std is None else f"{mean} ± {factor * summary.std:,.{places}f}"
+
+
+def summary_of(group: Group, metric: str) -> Summary | None:
+    """Of the finished runs of a group; None where none has the metric."""
+    values = list(group.values(metric).values())
+    return summarise(values) if values else None
+
+
+def results(groups: Sequence[Group], metric: str) -> Table:
+    """A row for each group."""
+    names = list(dict.fromkeys([metric, "test/acc", "val/acc", "train/acc"]))
+    names = [name for name in names if any(group.values(name) for group in groups)]
+    header = ["group", "n", *(f"{name}, %" if "acc" in name else name for name in names), f"95 % of {metric}"]
+    header += ["gap, points", "weights", "MFLOP an image", "fit, s", "diverged or failed"]
+    rows = []
+    for group in groups:
+        main = summary_of(group, metric)
+        interval = ""
+        factor = 100 if "acc" in metric else 1
+        if main is not None and main.half_width is not None:
+            low, high = (factor * (main.mean + sign * main.half_width) for sign in (-1, 1))
+            interval = f"{low:.2f} to {high:.2f}"
+        scores = [spread_text(summary_of(group, name), 100 if "acc" in name else 1) for name in names]
+        params, flops = (summary_of(group, name) for name in ("params", "flops_per_image"))
+        rows.append(
+            [
+                group.label,
+                str(main.n if main else 0),
+                *scores,
+                interval,
+                spread_text(gap_of(group)),
+                f"{params.mean:,.0f}" if params else "",
+                f"{flops.mean / 1e6:,.1f}" if flops else "",
+                spread_text(summary_of(group, "seconds"), 1, 0),
+                str(sum(run.diverged for run in group.runs)),
+            ]
+        )
+    return Table(
+        header, rows, "Mean ± standard deviation over seeds; gap: training minus validation accuracy at the end"
+    )
+
+
+def gap_of(group: Group) -> Summary | None:
+    """Training minus validation accuracy after the last epoch, which need not be the best one."""
+    last = [run.result["fit"].get("metrics", {}) for run in group.runs if run.finished]
+    gaps = [m["train/acc"] - m["val/acc"] for m in last if {"train/acc", "val/acc"} <= m.keys()]
+    return summarise(gaps) if gaps else None
+
+
+def tests(groups: Sequence[Group], metric: str) -> list[Part]:
+    """Paired tests over seeds, and image by image where the predictions are there."""
+    found = paired_tests({group.label: group.values(metric) for group in groups}, chosen_pairs(groups))
+    parts: list[Part] = []
+    if found:
+        factor = 100 if "acc" in metric else 1
+        rows = [
+            [
+                f"{test.first} − {test.second}",
+                str(test.n),
+                f"{factor * test.difference:+.2f}",
+                number(test.p),
+                number(test.adjusted),
+            ]
+            for test in found
+        ]
+        header = ["difference", "seeds", "points" if factor == 100 else metric, "p", "p, corrected (Holm)"]
+        parts.append(Table(header, rows, f"Paired t-tests of {metric} over the seeds that both groups have"))
+    if rows := image_by_image(groups):
+        header = ["networks", "seed", "only the first is right", "only the second is right", "p"]
+        parts.append(Table(header, rows, "McNemar's exact test on the predictions of the test images"))
+    return parts
+
+
+def chosen_pairs(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """All pairs of a few groups; of many, the best with each of the others."""
+    pairs = list(itertools.combinations([group.label for group in groups], 2))
+    return pairs if len(groups) <= PAIRS_OF else pairs[: len(groups) - 1]
+
+
+def image_by_image(groups: Sequence[Group]) -> list[list[str]]:
+    """Rows of McNemar's test for pairs of groups, on the lowest seed whose predictions both have."""
+    right: dict[str, dict[int, list[bool]]] = {}
+    for group in groups:
+        read = {run.seed: hits(run.folder / "predictions/test.csv") for run in group.runs}
+        right[group.label] = {seed: answers for seed, answers in read.items() if answers}
+    rows = []
+    for first, second in chosen_pairs(groups):
+        shared = sorted(right[first].keys() & right[second].keys())
+        if shared and len(right[first][shared[0]]) == len(right[second][shared[0]]):
+            only_first, only_second, p = mcnemar(right[first][shared[0]], right[second][shared[0]])
+            rows.append([f"{first}; {second}", str(shared[0]), str(only_first), str(only_second), number(p)])
+    return rows
+
+
+def hits(path: Path) -> list[bool]:
+    """Whether each test image was predicted right, in the order of the split; empty without predictions."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
+    return [row["label"] == row["prediction"] for row in rows]
+
+
+def number(p: float) -> str:
+    """A p-value."""
+    return "" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def costs(groups: Sequence[Group], metric: str) -> list[Part]:
+    """Accuracy against parameters, operations and time."""
+    parts: list[Part] = []
+    for name, words in (
+        ("params", "weights"),
+        ("flops_per_image", "FLOP of a forward pass of one image"),
+        ("depth", "layers with trained weights"),
+        ("seconds", "seconds of training"),
+    ):
+        points = {}
+        for group in groups:
+            cost, value = summary_of(group, name), summary_of(group, metric)
+            if cost and value and cost.mean > 0:
+                points[group.label] = (cost.mean, value)
+        if len({cost for cost, _ in points.values()}) > 1:
+            title = f"{metric} against {words}, {len(points)} groups"
+            rows = [[k, f"{cost:,.0f}", spread_text(value)] for k, (cost, value) in points.items()]
+            numbers = Table(["group", words, f"{metric}, %"], rows, title)
+            figure = plot_cost(points, words, f"{metric}, %", title)
+            parts.append(Picture(f"cost_{name}", figure, f"{title}, one point each.", numbers))
+    return parts
+
+
+def curves(groups: Sequence[Group]) -> list[Part]:
+    """Validation accuracy and generalisation gap over the epochs."""
+    parts: list[Part] = []
+    shown = [group for group in groups if any(run.history.get("val/acc") for run in group.runs if run.finished)][:LINES]
+    which = "" if len(shown) == len(groups) else f", the best {len(shown)} of {len(groups)} groups"
+    val = {g.label: [r.history["val/acc"] for r in g.runs if r.finished and r.history.get("val/acc")] for g in shown}
+    if val:
+        title = f"Validation accuracy over the epochs{which}"
+        figure = plot_bands(val, "validation accuracy, %", title)
+        parts.append(Picture("curves_val", figure, f"{title}; the band is the range of the seeds."))
+        gaps = {
+            g.label: [
+                [a - b for a, b in zip(r.history["train/acc"], r.history["val/acc"], strict=False)]
+                for r in g.runs
+                if r.finished and r.history.get("val/acc") and r.history.get("train/acc")
+            ]
+            for g in shown
+        }
+        title = f"Training minus validation accuracy{which}"
+        figure = plot_bands({k: v for k, v in gaps.items() if v}, "generalisation gap, points", title)
+        parts.append(Picture("curves_gap", figure, f"{title}; the band is the range of the seeds."))
+    return parts
+
+
+def dependence(groups: Sequence[Group], metric: str) -> list[Part]:
+    """A chart for each setting that is a number: the other settings make its lines."""
+    parts: list[Part] = []
+    keys = list(groups[0].point)
+    for key in keys:
+        others = [other for other in keys if other != key]
+        series: dict[str, dict[float, list[float]]] = {}
+        for group in groups:
+            value, seeds = group.point[key], list(group.values(metric).values())
+            if isinstance(value, int | float) and not isinstance(value, bool) and seeds:
+                series.setdefault(label(group.point, others), {})[float(value)] = seeds
+        series = {name: line for name, line in series.items() if len(line) > 1}
+        if series:
+            title = f"{metric} against {key}"
+            rows = [
+                [name, f"{x:g}", str(len(line[x])), spread_text(summarise(line[x]))]
+                for name, line in series.items()
+                for x in sorted(line)
+            ]
+            numbers = Table(["line", key, "n", f"{metric}, %"], rows, title)
+            figure = plot_dependence(series, key, f"{metric}, %", title)
+            parts.append(Picture(f"dependence_{key.replace('.', '_')}", figure, f"{title}.", numbers))
+    return parts
+
+
+def by_class(groups: Sequence[Group]) -> list[Part]:
+    """Accuracy on the test images of each class: where the errors of a network lie."""
+    shown = [g for g in groups if all(g.values(f"test/class_acc/{name}") for name in CLASSES)][:LINES]
+    if not shown:
+        return []
+    summaries = {g.label: [summary_of(g, f"test/class_acc/{name}") for name in CLASSES] for g in shown}
+    which = "" if len(shown) == len(groups) else f", the best {len(shown)} of {len(groups)} groups"
+    title = f"Test accuracy of each class{which}"
+    rows = [[name, *(spread_text(summary, places=1) for summary in row)] for name, row in summaries.items()]
+    means = {name: [summary.mean for summary in row if summary] for name, row in summaries.items()}
+    figure = plot_classes(means, CLASSES, title)
+    numbers = Table(["group", *(f"{name}, %" for name in CLASSES)], rows, title)
+    return [Picture("classes", figure, f"{title}, mean over seeds.", numbers)]
