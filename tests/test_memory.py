@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from tiny import CNN, fit
+
+from cifar_lightning.callbacks import memory
 
 FAULTS = """
 import resource, sys, torch
@@ -54,3 +57,11 @@ def test_kept_memory_goes_back_when_told():
     at_once, when_told = (int(number) for number in done.stdout.split())
     assert at_once < 10e6
     assert when_told > 150e6
+
+
+@pytest.mark.parametrize(("sizes", "released"), [("[]", 1), ("[16, 16, 32]", 3)])
+def test_memory_goes_back_when_the_images_change_their_size(monkeypatch, sizes, released):
+    calls = []
+    monkeypatch.setattr(memory, "release_freed_memory", lambda: calls.append(1))
+    fit(*CNN, "--trainer.max_epochs=3", f"--data.image_sizes={sizes}")
+    assert len(calls) == released  # at the start, and before each epoch of another size

@@ -10,13 +10,20 @@ __all__ = ["KeepMemory"]
 
 
 class KeepMemory(Callback):
-    """Keeps freed memory for the next step, and hands it back between epochs, whose images differ in size."""
+    """Keeps freed memory for the next step, and hands it back before an epoch whose images are of another size."""
+
+    def __init__(self) -> None:
+        self._image_size: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets up the allocator; a GPU has one of its own."""
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
+            release_freed_memory()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the blocks of the last epoch go, which would fit this one badly."""
-        release_freed_memory()
+        """Lets the blocks of the last epoch go where they would fit this one badly: new ones cost time as well."""
+        size = getattr(trainer.train_dataloader, "image_size", None)
+        if size != self._image_size:
+            release_freed_memory()
+        self._image_size = size

@@ -129,6 +129,11 @@ class BatchLoader:
         """Sets the epoch, counted from 0, that the next iteration draws."""
         self.epoch = epoch
 
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels to which the images of this epoch are scaled, or None where they stay as they are."""
+        return self.sizes[min(self.epoch, len(self.sizes) - 1)] if self.sizes else None
+
     def __len__(self) -> int:
         """Number of batches of this process."""
         return len(self._bounds)
@@ -148,6 +153,6 @@ class BatchLoader:
             images = self.images.index_select(0, indices)
             if draws is not None:
                 images = apply_draws(images, draws[first:last])
-            if self.sizes:
-                images = resize(images, self.sizes[min(self.epoch, len(self.sizes) - 1)])
+            if self.image_size is not None:
+                images = resize(images, self.image_size)
             yield Batch(images, self.labels.index_select(0, indices), indices)
