@@ -77,12 +77,20 @@ def bench_overhead(args: argparse.Namespace) -> dict[str, Any]:
     options = ["--config", args.config, "--data.val_size=0", f"--trainer.max_epochs={args.epochs}", *args.options]
     times: dict[str, list[float]] = {"fit": [], "bare loop": []}
     with tempfile.TemporaryDirectory() as folder:
-        for index in range(args.rounds):
+
+        def fit(index: int) -> float:
             place = ["--save_dir", folder, "--name", "overhead", "--version", str(index)]
             run([*PROGRAM, "fit", *options, *place, "--trainer.enable_progress_bar=false"])
-            times["fit"].append(read_result(Path(folder) / "overhead" / str(index))["fit"]["seconds"])
+            return float(read_result(Path(folder) / "overhead" / str(index))["fit"]["seconds"])
+
+        def bare(index: int) -> float:
             child = [sys.executable, "-m", "cifar_lightning.benchmarks.overhead", "fit", *options]
-            times["bare loop"].append(json.loads(run(child).splitlines()[-1]))
+            return float(json.loads(run(child).splitlines()[-1]))
+
+        for index in range(args.rounds):
+            # Who comes first in turn as well: a machine that grows warm slows down the second.
+            for name, work in [("fit", fit), ("bare loop", bare)][:: 1 if index % 2 else -1]:
+                times[name].append(work(index))
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
     print(f"{'training loop':12} {'seconds, median':>16} {'lowest':>10} {'highest':>10}")
     for name, values in times.items():
