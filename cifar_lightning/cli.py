@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import set_parsing_settings
+from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -18,7 +22,9 @@ from cifar_lightning import CLASSES, models, runs  # noqa: F401  (the models can
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
+from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
+from cifar_lightning.callbacks.interruption import Interruption
 from cifar_lightning.callbacks.layers import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
@@ -26,11 +32,13 @@ from cifar_lightning.callbacks.progress import EpochProgress
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
+from cifar_lightning.callbacks.steps import StepCurves
 from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
+from cifar_lightning.processes import end_with_parent
 
 __all__ = ["CifarCLI", "Parts"]
 
@@ -61,6 +69,23 @@ CALLBACK_DEFAULTS = {
 }
 
 
+IMPORTS = ("cifar_lightning", "lightning", "torch.optim", "torchmetrics")
+"""Packages whose classes a configuration may name: to import a module is to run it, and somebody else may have written
+the configuration."""
+MORE_IMPORTS = "CIFAR_LIGHTNING_IMPORTS"
+"""Environment variable with more of them, separated by commas."""
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, which says what a person can do about a class that is not to be imported."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints usage and message, and exits with status 2."""
+        advice = "Add the import path to import_path_allowlist in set_parsing_settings to allow it"
+        allow = f"If you trust its package, name that in the environment variable {MORE_IMPORTS}"
+        super().error(message.replace(advice, allow), ex)
+
+
 class SaveRunConfig(SaveConfigCallback):
     """Writes `config.yaml` into the run folder when a training starts: enough to repeat it.
 
@@ -79,7 +104,8 @@ def portable(config: Any) -> Any:
     config = config.clone()
     for key in ("run", "ckpt_path", "version"):
         config[key] = None
-    config.pop("config", None)
+    for key in ("config", "save_dir"):
+        config.pop(key, None)
     return config
 
 
@@ -92,12 +118,18 @@ class CifarCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.run_folder: Path | None = None
+        self.resumed_step = -1
+        if process_rank():
+            end_with_parent()  # else it would wait for the others long after the first process is gone
+        asked = [name.strip() for name in os.environ.get(MORE_IMPORTS, "").split(",") if name.strip()]
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*IMPORTS, *asked])
         try:
             super().__init__(
                 ImageClassifier,
                 CIFAR10DataModule,
                 subclass_mode_model=True,
                 save_config_callback=SaveRunConfig,
+                parser_class=Parser,
                 trainer_defaults=TRAINER_DEFAULTS,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
@@ -140,6 +172,13 @@ class CifarCLI(LightningCLI):
             "continue with fit), and writes into it. Options after it change the configuration; a continued training "
             "keeps the settings of its optimizer and the patience of early stopping.",
         )
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=NonNegativeInt,
+            default=0,
+            help="Optimizer steps between two checkpoints inside an epoch, for long ones; 0 for none. Every epoch ends "
+            "with one anyway.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks that have a group of options of their own, and the links."""
@@ -147,6 +186,7 @@ class CifarCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(FigureLogger, "figures")
         parser.add_lightning_class_args(LayerLogger, "layers")
+        parser.add_lightning_class_args(FiniteCheck, "finite")
         parser.set_defaults(CALLBACK_DEFAULTS)
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -183,7 +223,10 @@ class CifarCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
         self.run_folder = resumed or self._claim(config)
-        own = [RunLogger(str(self.run_folder.parent), name="", version=self.run_folder.name, default_hp_metric=False)]
+        # A killed run has drawn its curves beyond the checkpoint that it goes on from.
+        purge_step = self.resumed_step + 1 if resumed and self.subcommand == "fit" else None
+        parent, version = self.run_folder.parent, self.run_folder.name
+        own = [RunLogger(parent, name="", version=version, default_hp_metric=False, purge_step=purge_step)]
         given = self._get(self.config_init, "trainer").logger
         if given is False:
             own = []
@@ -215,6 +258,8 @@ class CifarCLI(LightningCLI):
         run = Path(config.run) if config.run else None
         if run is None and given in ("best", "last"):
             run = runs.newest_run(Path(config.save_dir) / self.name)
+        if self.subcommand == "fit" and run is not None and given is None and not runs.has_checkpoint(run):
+            return None, run  # it ended before its first checkpoint, and starts again
         if run is not None and given in (None, "best", "last"):
             given = runs.checkpoint_path(run, given or ("last" if self.subcommand == "fit" else "best"))
         if given is None:
@@ -224,7 +269,7 @@ class CifarCLI(LightningCLI):
                     "`--ckpt_path FILE`, `best` or `last` (of the newest run of this name)."
                 )
             return None, None
-        runs.check_checkpoint(Path(given), self.model)
+        self.resumed_step = runs.check_checkpoint(Path(given), self.model)
         return Path(given), run
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -241,7 +286,7 @@ class CifarCLI(LightningCLI):
                 callback.dirpath = str((self.run_folder / runs.CHECKPOINTS).absolute())
         if config["enable_progress_bar"] is not False:
             callbacks.append(EpochProgress())
-        callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), Throughput()]
+        callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), Throughput(), StepCurves()]
         if self.run_folder is not None:
             plain = yaml.safe_load(text := self._parser(self.subcommand).dump(portable(parsed), skip_none=False))
             shown = {key: plain[key] for key in ("model", "data")} | {"seed": plain["seed_everything"]}
@@ -251,6 +296,7 @@ class CifarCLI(LightningCLI):
                 MetricsCSV(self.run_folder / runs.HISTORY),
                 TensorBoardRecords(shown, text),
                 PredictionWriter(self.run_folder / "predictions"),
+                Interruption(self.run_folder, parsed.checkpoint_every_n_steps),
                 RunResult(self.run_folder, self.name, parsed.seed_everything),
             ]
         return super()._instantiate_trainer(config, callbacks)
@@ -267,7 +313,9 @@ class CifarCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
         self.datamodule.setup(subcommand)
-        super()._run_subcommand(subcommand)
+        alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
+        with alone:
+            super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
         """Says where the run lies."""

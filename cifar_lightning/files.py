@@ -14,17 +14,29 @@ __all__ = ["replacing", "write_bytes_atomic", "write_text_atomic"]
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` when the block ends, flushed; an error leaves `path` alone."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """A file to write that takes the place of `path` when the block ends, flushed; an error leaves `path` alone.
+
+    Raises:
+        OSError: when it cannot be written, saying which and why.
+    """
+    temporary = ""
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            before = "what was there is as it was" if path.exists() else "nothing was written"
+            raise OSError(
+                f"Expected to write {path}, got: {error.strerror or error} ({before}). Make room or choose another "
+                "folder, and start again."
+            ) from error
         raise
 
 

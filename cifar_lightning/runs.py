@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from cifar_lightning.files import write_text_atomic
 
 __all__ = [
+    "at_work",
     "check_checkpoint",
     "checkpoint_path",
     "claim_folder",
     "config_path",
+    "has_checkpoint",
     "newest_run",
     "read_result",
     "release_if_empty",
@@ -78,6 +82,7 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         if version is not None:
+            take_away_stillborn(parent / version)
             (parent / version).mkdir()
             return parent / version
         taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
@@ -97,6 +102,16 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
         ) from error
 
 
+def take_away_stillborn(folder: Path) -> None:
+    """Deletes what is left of a run that broke off before it had a configuration: nothing that anybody could miss."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if names and all(name.startswith((".", "events.out.tfevents")) or name == RESULT for name in names):
+        with at_work(folder):
+            for name in names:
+                (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _make_new(folder: Path) -> bool:
     """Makes a folder; False when another process was there first."""
     try:
@@ -111,6 +126,28 @@ def release_if_empty(run: Path) -> None:
     with contextlib.suppress(OSError):  # the first that is not empty ends it
         for folder in (run, run.parent, run.parent.parent):
             folder.rmdir()
+
+
+@contextlib.contextmanager
+def at_work(run: Path) -> Iterator[None]:
+    """Keeps other processes from working on the same run; the system ends that when this process ends, however.
+
+    Raises:
+        ValueError: when another one is at work.
+    """
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Expected nobody else at work in {run}, but another process is. Wait until it has ended, or make a run of "
+            "its own with another `--version`."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def newest_run(parent: Path) -> Path:
@@ -160,8 +197,16 @@ def checkpoint_path(run: Path, name: str) -> Path:
     )
 
 
-def check_checkpoint(path: Path, model: torch.nn.Module) -> None:
+def has_checkpoint(run: Path) -> bool:
+    """Whether there is anything that a training can go on from."""
+    return (run / CHECKPOINTS / "last.ckpt").is_file()
+
+
+def check_checkpoint(path: Path, model: torch.nn.Module) -> int:
     """Makes sure that a file is a checkpoint that fits the model, without running any code from it.
+
+    Returns:
+        The optimizer steps behind it.
 
     Raises:
         ValueError: when the file is missing, is no checkpoint, holds pickled objects, or is of another network.
@@ -196,3 +241,4 @@ def check_checkpoint(path: Path, model: torch.nn.Module) -> None:
             f"or shape, such as {differing[0]}. Give the configuration that it was trained with: `--run FOLDER` "
             "takes it from the run."
         )
+    return int(checkpoint["global_step"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ IRRELEVANT = (
     ".*Total length of `list` across ranks is zero.*",  # no validation was asked for
     ".*The dirpath has changed.*best_model_score.*",  # a run that continues another has a best of its own
     ".*is not supported by the model summary.*",
+    ".*your dataloader is not resumable.*",  # the data module keeps its place
     ".*could not find the monitored key.*",  # a training that ends before its first validation
     ".*AMP with fp16 is not supported on CPU.*",  # an error of ours says so
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
@@ -88,16 +90,22 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
         debug: show a user's error with its traceback.
 
     Returns:
-        The exit status, 2 for a user's error.
+        The exit status; 2 for a user's error, 128 and the number of a signal that ended it.
     """
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message)
 
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+    from cifar_lightning.processes import Interrupted
 
     set_up_logging()
     try:
         return work()
+    except Interrupted as stop:
+        return 128 + stop.signal_number  # as a shell tells it
+    except SIGTERMException:
+        return 128 + signal.SIGTERM
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 
 class StopAfter(Callback):
@@ -27,3 +29,56 @@ class Kill(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sends the signal that nobody can catch."""
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Signal(Callback):
+    """Sends its process a signal after a number of training batches.
+
+    Args:
+        number: The signal.
+        after: Batches of the whole training.
+    """
+
+    def __init__(self, number: int, after: int) -> None:
+        self.number = number
+        self.after = after
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Sends it once."""
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.after:
+            os.kill(os.getpid(), self.number)
+
+
+class Fail(Callback):
+    """Fails after the first training batch."""
+
+    def on_train_batch_end(self, *args: object) -> None:
+        """Raises."""
+        raise ValueError("Expected nothing; this callback fails.")
+
+
+class Poison(Callback):
+    """Puts a number that is not finite into the loss, or into the gradient of the first weights.
+
+    Args:
+        what: "loss" or "gradient".
+        value: "nan" or "inf".
+        steps: Optimizer steps, counted from 0.
+    """
+
+    def __init__(self, what: str, value: str, steps: list[int]) -> None:
+        self.what = what
+        self.value = float(value)
+        self.steps = steps
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Spoils the loss."""
+        if self.what == "loss" and trainer.global_step in self.steps:
+            loss.data.fill_(self.value)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Spoils the gradient."""
+        if self.what == "gradient" and trainer.global_step in self.steps:
+            next(p for p in pl_module.net.parameters() if p.grad is not None).grad.view(-1)[0] = self.value

@@ -174,7 +174,7 @@ def test_the_percentage_is_the_probability():
 def test_figures_are_written_as_png(tmp_path):
     figure = new_figure(3, 2, "a title that is much too long for a figure three inches wide and so has to be wrapped")
     figure.add_subplot().plot([1, 2])
-    save_figure(figure, str(tmp_path / "figure.png"))
+    save_figure(figure, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.format == "PNG"
         assert image.size == (3 * DPI, 2 * DPI)

@@ -286,3 +286,19 @@ def test_sizes_of_the_first_layer_and_its_statistics(capsys):
     said = capsys.readouterr().err
     assert "`model.whiten_px` in [0, 5] pixels, got 9" in said
     assert "`model.norm_momentum` in (0, 1], got 0" in said
+
+
+def test_a_configuration_imports_nothing_that_is_not_allowed(monkeypatch, capsys):
+    Path("elsewhere.py").write_text("import pathlib\npathlib.Path('imported').touch()\nclass Thing: pass\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("config.yaml").write_text("trainer:\n  callbacks:\n  - class_path: elsewhere.Thing\n")
+    command = ["fit", *MLP, "--data.source=synthetic", "--config=config.yaml"]
+    with pytest.raises(SystemExit) as exit_:
+        main(command)
+    assert exit_.value.code == 2
+    assert not Path("imported").exists()
+    assert "name that in the environment variable CIFAR_LIGHTNING_IMPORTS" in capsys.readouterr().err
+    monkeypatch.setenv("CIFAR_LIGHTNING_IMPORTS", "elsewhere")
+    with pytest.raises(SystemExit):  # a Thing is no callback
+        main(command)
+    assert Path("imported").exists()

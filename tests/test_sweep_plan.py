@@ -180,6 +180,14 @@ def test_more_hours_than_allowed():
         check_runs(sweep, expand(sweep))
 
 
+def test_labels_of_several_axes_are_joined():
+    axes = [[{"label": "net A", "model.widths": [8]}], [{"label": "dry", "model.dropout": 0}], {"model.norm": ["none"]}]
+    (run,) = expand(small(axes=axes, seeds=[3]))
+    assert run.point == {"label": "net A, dry", "model.norm": "none"}
+    assert run.id.startswith("netA-dry,norm=none,seed=3-")
+    assert run.options.items() >= {"model.widths": [8], "model.dropout": 0, "model.norm": "none"}.items()
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_sweeps_that_come_with_the_project_are_valid(path, monkeypatch):
     monkeypatch.chdir(ROOT)

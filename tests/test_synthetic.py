@@ -152,3 +152,9 @@ def test_all_problems_come_in_one_message():
 def test_unknown_part_is_named():
     with pytest.raises(ValueError, match="Expected `part` to be 'train' or 'test', got 'val'"):
         synthetic_split("val", 10)  # type: ignore[arg-type]
+
+
+def test_more_images_than_memory_holds_are_refused():
+    message = "Expected `data.synthetic_train` to be at most 1,000,000 images, which are kept in memory, got 1000001."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        synthetic_split("train", 1_000_001)

@@ -103,6 +103,6 @@ def plot_reliability(diagrams: dict[str, Reliability], title: str) -> Figure:
         edges = torch.linspace(0, 1, len(found.counts) + 1)
         lower.stairs(found.counts, edges, color=colour)
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    upper.legend(loc="upper left", frameon=False)
+    upper.legend(loc="best", frameon=False)
     lower.set(xlabel="confidence (probability of the predicted class)", ylabel="predictions", yscale="symlog")
     return figure

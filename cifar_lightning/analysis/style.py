@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from cifar_lightning.files import replacing
 
 __all__ = ["BLUE", "DPI", "GREY", "ORANGE", "image_array", "new_figure", "save_figure"]
 
@@ -26,9 +30,10 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: str) -> None:
-    """Writes a figure as PNG."""
-    figure.savefig(path, format="png")
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def image_array(images: Tensor) -> np.ndarray:

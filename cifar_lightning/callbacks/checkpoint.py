@@ -43,6 +43,12 @@ class RunCheckpoint(ModelCheckpoint):
             for unfinished in Path(self.dirpath).glob(f".{self.filename}{self.FILE_EXTENSION}.*"):
                 unfinished.unlink(missing_ok=True)
 
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Flushes the curves first: a run that goes on from the checkpoint has all that came before it."""
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.save()
+        super()._save_checkpoint(trainer, filepath)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what the checkpoint says of its run, when this run is the same one."""
         here = str(self.dirpath)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 
-__all__ = ["as_classifier", "data_of", "gathered", "run_folder"]
+__all__ = ["as_classifier", "data_of", "epoch_metrics", "gathered", "run_folder"]
 
 
 def data_of(trainer: Trainer) -> CIFAR10DataModule:
@@ -43,6 +44,19 @@ def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Te
         mine = [torch.cat(parts) for parts in zip(*(parts for parts in everyone if parts), strict=True)]
     order = mine[0].argsort() if mine else None
     return [part[order] for part in mine]
+
+
+def epoch_metrics(trainer: Trainer) -> dict[str, float]:
+    """The metrics of the last epoch, also where it was trained by a process that ended before it could tell.
+
+    With the digits that a float32 has.
+    """
+    known = {name: float(f"{float(value):.7g}") for name, value in trainer.callback_metrics.items()}
+    if known or trainer.state.fn != "fit":
+        return known
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    rows = [row for callback in everyone if isinstance(callback, MetricsCSV) for row in callback.rows[-1:]]
+    return rows[-1] if rows else {}
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -174,7 +174,7 @@ class FigureLogger(Callback):
             if save and trainer.loggers:  # a trial run has neither loggers nor a folder
                 folder = run_folder(trainer) / "figures"
                 folder.mkdir(parents=True, exist_ok=True)
-                save_figure(figure, str(folder / f"{tag.replace('/', '_')}.png"))
+                save_figure(figure, folder / f"{tag.replace('/', '_')}.png")
 
     def _figures(
         self, trainer: Trainer, model: ImageClassifier, split: str, outputs: list[Tensor]

@@ -39,6 +39,11 @@ class EpochProgress(TQDMProgressBar):
         shown.pop("v_num", None)
         return shown
 
+    def on_train_start(self, trainer: Trainer, *args: object) -> None:
+        """Starts the clock; of an epoch that is continued in its middle no other hook tells."""
+        self._started = time.monotonic()
+        super().on_train_start(trainer, *args)
+
     def on_train_epoch_start(self, trainer: Trainer, *args: object) -> None:
         """Starts the clock of the epoch."""
         self._started = time.monotonic()

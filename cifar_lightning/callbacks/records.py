@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cifar_lightning.callbacks.context import as_classifier
+from cifar_lightning.callbacks.context import as_classifier, epoch_metrics
 
 __all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
 
@@ -97,21 +97,14 @@ class TensorBoardRecords(Callback):
         for summary in (session_start, session_end):
             writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Writes the learning rate: here, as `self.log` would copy it to the device at every step."""
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-        if trainer.global_step % every == 0 and (writer := self._writer(trainer)) is not None:
-            writer.add_scalar("step/lr", trainer.optimizers[0].param_groups[0]["lr"], trainer.global_step)
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the final metrics of the training: of the checkpoint that is kept where one was chosen by them."""
         best = {}
         callback = trainer.checkpoint_callback
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             best = {callback.monitor: float(callback.best_model_score)}
-        self._final(trainer, trainer.global_step, best, fit_seconds=time.monotonic() - self._started)
+        seconds = {"fit_seconds": time.monotonic() - self._started} if self._started else {}
+        self._final(trainer, trainer.global_step, best, **seconds)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the metrics of the test."""
@@ -120,6 +113,6 @@ class TensorBoardRecords(Callback):
     def _final(self, trainer: Trainer, step: int, best: dict[str, float], **more: float) -> None:
         if (writer := self._writer(trainer)) is None:
             return
-        known = {name: float(value) for name, value in trainer.callback_metrics.items()} | best
+        known = epoch_metrics(trainer) | best
         for name, value in {**{name: known[name] for name in METRICS if name in known}, **more}.items():
             writer.add_scalar(f"hp/{name}", value, step)

@@ -13,10 +13,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
-from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics
+from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
 from cifar_lightning.callbacks.pruning import Pruning
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.processes import Interrupted
 from cifar_lightning.runs import read_result, write_result
 
 __all__ = ["RunResult", "depth", "flops_per_image"]
@@ -65,12 +67,12 @@ class RunResult(Callback):
     def _write(self, trainer: Trainer, model: ImageClassifier, stage: str, entry: dict[str, Any], **top: Any) -> None:
         if not trainer.is_global_zero:
             return
-        seconds = time.monotonic() - self._clock
+        seconds = time.monotonic() - self._clock if self._images else None  # None: an earlier process did the work
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         images = self._images * trainer.world_size
         entry |= {
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 1),
+            "seconds": seconds and round(seconds, 3),
+            "images_per_second": seconds and round(images / seconds, 1),
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
             "peak_rss_bytes": environment.peak_rss_bytes(),
@@ -158,6 +160,7 @@ class RunResult(Callback):
             "steps": trainer.global_step,
             "resumed_from_epoch": self._first_epoch or None,
             "best": _best(trainer),
+            "skipped_steps": sum(c.skipped for c in everyone if isinstance(c, FiniteCheck)),
         }
         self._write(
             trainer,
@@ -171,7 +174,11 @@ class RunResult(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Marks a training that broke off; evaluations leave the status of the training alone."""
         if trainer.is_global_zero and trainer.state.fn == "fit" and self.run.is_dir() and any(self.run.iterdir()):
-            write_result(self.run, name=self.name, seed=self.seed, status="failed", error=repr(exception)[:500])
+            status = "interrupted" if isinstance(exception, Interrupted | KeyboardInterrupt) else "failed"
+            if isinstance(exception, NotFiniteError):
+                status = "diverged"
+            error = str(exception) if isinstance(exception, Interrupted) else repr(exception)
+            write_result(self.run, name=self.name, seed=self.seed, status=status, error=error[:500])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of `validate`; validation inside a training is part of the training."""
@@ -205,8 +212,8 @@ class RunResult(Callback):
 
 
 def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:
-    """Epoch metrics as Python numbers, with the digits that a float32 has."""
-    return {k: float(f"{float(v):.7g}") for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
+    """Epoch metrics of some splits."""
+    return {k: v for k, v in epoch_metrics(trainer).items() if k.startswith(prefixes)}
 
 
 def _best(trainer: Trainer) -> dict[str, Any] | None:

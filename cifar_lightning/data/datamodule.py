@@ -102,6 +102,8 @@ class CIFAR10DataModule(LightningDataModule):
         self.test: Split | None = None
         self.source_name = "synthetic" if source == "synthetic" else ""
         self._parts: dict[Part, Split] = {}
+        self._train_loader: BatchLoader | None = None
+        self._progress: dict[str, int] = {}
 
     def _check_arguments(self) -> None:
         problems = self.augmentation.problems()
@@ -179,8 +181,8 @@ class CIFAR10DataModule(LightningDataModule):
         return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled and augmented training batches."""
-        return self._loader(
+        """Shuffled and augmented training batches; those that are left of an epoch that was interrupted."""
+        loader = self._loader(
             self.train,
             self.batch_size,
             augmentation=self.augmentation,
@@ -188,6 +190,21 @@ class CIFAR10DataModule(LightningDataModule):
             shuffle=True,
             seed=self.seed,
         )
+        if self._progress:
+            loader.resume(self._progress)
+        self._train_loader = loader
+        return loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the epoch a checkpoint is made.
+
+        (Kept with the loader, Lightning forgets it where the optimizer asks for the length of the training.)
+        """
+        return self._train_loader.progress() if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Notes where to go on."""
+        self._progress = state_dict
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The held-out images as they are; no loader at all when `val_size` is 0."""

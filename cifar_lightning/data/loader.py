@@ -76,8 +76,8 @@ class BatchLoader:
     """Iterates over one split in batches; what Lightning takes in place of a `DataLoader`.
 
     The order and the augmentation of an epoch are drawn for the whole split from (seed, epoch). They depend on
-    neither the batch size nor the number of processes, and there is no state to save: epoch 7 is epoch 7, in a run
-    that was resumed as in one that was not.
+    neither the batch size nor the number of processes: epoch 7 is epoch 7, in a run that was resumed as in one that was
+    not. The only state to save is how many of its batches are done, where a checkpoint is made inside an epoch.
 
     Args:
         images: uint8 (N, 3, 32, 32), on the device where batches are wanted.
@@ -118,6 +118,8 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self._done = 0
+        self._resume: dict[str, int] = {}
         self._bounds = batch_bounds(len(labels), batch_size, rank, world_size)
 
     @property
@@ -128,6 +130,27 @@ class BatchLoader:
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, counted from 0, that the next iteration draws."""
         self.epoch = epoch
+        self._done = 0
+
+    def progress(self) -> dict[str, int]:
+        """How far the current epoch is."""
+        return {"epoch": self.epoch, "done": self._done, "batches": len(self)}
+
+    def resume(self, progress: dict[str, int]) -> None:
+        """Lets the next iteration over the same epoch begin after the batches that are done.
+
+        Args:
+            progress: of the loader that was interrupted.
+
+        Raises:
+            ValueError: in the middle of an epoch that is cut into another number of batches.
+        """
+        if 0 < progress["done"] < progress["batches"] != len(self):
+            raise ValueError(
+                f"Expected {progress['batches']} batches an epoch, as the checkpoint was made inside one, got "
+                f"{len(self)}. Continue with the images, the `data.batch_size` and the devices that the run had."
+            )
+        self._resume = progress
 
     @property
     def image_size(self) -> int | None:
@@ -139,7 +162,7 @@ class BatchLoader:
         return len(self._bounds)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of the current epoch."""
+        """Yields the batches of the current epoch; those that are left where it was interrupted."""
         n, device = len(self.labels), self.labels.device
         order = torch.arange(n)
         if self.shuffle:
@@ -148,7 +171,10 @@ class BatchLoader:
         draws = None
         if self.augmentation is not None:
             draws = self.augmentation.draw_epoch(n, self.seed, self.epoch).to(device)
-        for first, last in self._bounds:
+        resumed, self._resume = self._resume, {}
+        start = resumed["done"] if resumed.get("epoch") == self.epoch else 0
+        for done, (first, last) in enumerate(self._bounds[start:], start + 1):
+            self._done = done
             indices = order[first:last]
             images = self.images.index_select(0, indices)
             if draws is not None:

@@ -33,6 +33,7 @@ MOTIFS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "st
 Array: TypeAlias = NDArray[np.float32]
 Uniform: TypeAlias = Callable[..., Array]
 
+MOST = 1_000_000  # Images of 3 kB each.
 SIZE = 32
 CHUNK = 128  # Images rendered at once: their planes stay in the processor's cache.
 EIGHTH_TURN = math.sqrt(2) - 1  # tan(pi / 8)
@@ -93,6 +94,8 @@ def _check(n: int, seed: int, n_name: str) -> None:
         problems.append(
             f"Expected `{n_name}` to be at least {len(MOTIFS)}, one image a class, got {n}. Ask for more images."
         )
+    if n > MOST:
+        problems.append(f"Expected `{n_name}` to be at most {MOST:,} images, which are kept in memory, got {n}.")
     if seed < 0:
         problems.append(f"Expected `seed` to be at least 0, got {seed}. Choose a non-negative seed.")
     if problems:

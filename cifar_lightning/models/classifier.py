@@ -158,7 +158,6 @@ class ImageClassifier(LightningModule):
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         # Metrics wait for the end of the epoch: some of them would make a GPU wait at every step.
         self._epoch_outputs.append(logits.detach(), batch.labels)
-        self.log("step/loss", loss)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -219,9 +218,28 @@ class ImageClassifier(LightningModule):
         # The values are those of all processes already; sync_dist averages equal numbers and silences the advice.
         self.log_dict({f"{split}/{k}": v for k, v in scalars.items()}, on_step=False, on_epoch=True, sync_dist=True)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the metrics of the epoch need when it is not over: the outputs of each process so far."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.is_last_batch:
+            outputs = [part.cpu().clone() for part in self._epoch_outputs.tensors()]
+            everyone: list[Any] = [outputs] * self.trainer.world_size
+            if self.trainer.world_size > 1:
+                torch.distributed.all_gather_object(everyone, outputs)
+            checkpoint["epoch_outputs"] = everyone
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes how long the weights were trained."""
+        """Notes how long the weights were trained, and takes over the outputs of an epoch that is not over."""
         self.trained_steps = checkpoint["global_step"]
+        everyone = checkpoint.get("epoch_outputs")
+        if everyone and self.trainer.state.fn == TrainerFn.FITTING:
+            if len(everyone) != self.trainer.world_size:
+                raise ValueError(
+                    f"Expected {len(everyone)} processes, as the checkpoint was made inside an epoch, got "
+                    f"{self.trainer.world_size}. Continue with the `trainer.devices` that the run had."
+                )
+            logits, labels = everyone[self.trainer.global_rank]
+            self._epoch_outputs = EpochOutputs()
+            self._epoch_outputs.append(logits.to(self.device), labels.to(self.device))
 
     def check_length(self, trainer: Trainer) -> None:
         """Makes sure that a schedule that ends with the training has an end to go to.

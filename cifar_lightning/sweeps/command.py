@@ -93,6 +93,8 @@ def keep(folder: Path, kept: Path, stages: list[str]) -> None:
     if done(folder, stages):
         kept.mkdir(parents=True, exist_ok=True)
         for name in (HISTORY, RESULT):
+            if not (folder / name).is_file():  # it diverged in its first epoch
+                continue
             write_bytes_atomic(kept / name, (folder / name).read_bytes())
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,12 +13,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cifar_lightning import runs
+from cifar_lightning.processes import end_with_parent
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["Outcome", "RunDiedError", "done", "execute"]
 
-PRUNED = "pruned"
-FINISHED = ("completed", "early_stopped", PRUNED)
+UNTESTED = ("pruned", "diverged")
+"""A training that ended in one of these is not worth a test."""
+FINISHED = ("completed", "early_stopped", *UNTESTED)
 PROGRAM = [sys.executable, "-m", "cifar_lightning"]
 
 
@@ -51,7 +51,7 @@ def done(folder: Path, stages: list[str]) -> bool:
     result = runs.read_result(folder) if folder.is_dir() else {}
     if result.get("status") not in FINISHED:
         return False
-    if result["status"] == PRUNED:  # what was not worth the rest of its training is not worth a test
+    if result["status"] in UNTESTED:
         return True
     return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
 
@@ -86,7 +86,7 @@ def execute(run: PlannedRun, sweep: Sweep, parent: Path, cwd: Path) -> Outcome:
                 status = wait_for(command, said.fileno(), sweep.cpus, cwd)
                 if status < 0 or status > 128:  # a shell or a container adds 128 to the signal
                     raise RunDiedError(f"{run.id} was ended by signal {-status if status < 0 else status - 128}")
-                if status:
+                if status and not done(folder, sweep.stages):  # a training that diverges is a result too
                     return Outcome(run.id, last_words(log) or f"exit status {status}")
     except Timeout:
         return Outcome(run.id, f"another process is working on {folder}")
@@ -128,19 +128,13 @@ def wait_for(command: list[str], output: int, threads: int, cwd: Path) -> int:
         stderr=subprocess.STDOUT,
         env=environment,
         cwd=cwd,
-        preexec_fn=end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent if os.name == "posix" else None,  # no run is left without its sweep
     ) as process:
         try:
             return process.wait()
         except BaseException:
             process.kill()  # every epoch is in its checkpoint, and the next start goes on from there
             raise
-
-
-def end_with_parent() -> None:
-    """Asks Linux to kill this process when the one that started it ends, so that no run is left without its sweep."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def last_words(log: Path) -> str:

@@ -50,9 +50,9 @@ class RunRecord:
 
     @property
     def diverged(self) -> bool:
-        """Whether it failed, or ended with a loss that is not finite or clearly above that of guessing."""
+        """Whether it broke off, or ended with a loss that is not finite or clearly above that of guessing."""
         loss = self.metric("train/loss")
-        return self.result.get("status") == "failed" or (
+        return self.result.get("status") in ("failed", "diverged") or (
             self.finished and (loss is None or not math.isfinite(loss) or loss > DIVERGED)
         )
 
@@ -169,5 +169,5 @@ def as_key(value: Any) -> str:
 
 def label(point: dict[str, Any], keys: Sequence[str]) -> str:
     """What distinguishes a group, for people."""
-    words = [short(point[key]) if key == LABEL else f"{key.rsplit('.', 1)[-1]} {short(point.get(key))}" for key in keys]
+    words = [str(point[key]) if key == LABEL else f"{key.rsplit('.', 1)[-1]} {short(point.get(key))}" for key in keys]
     return ", ".join(words) or "all runs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,10 +101,22 @@ def start_ray(address: str | None) -> Any:
     else:
         options["address"] = address
     try:
+        knock(address)
         ray.init(**options)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"Expected a Ray cluster at `--address` {address}, got: {error}") from error
     return ray
+
+
+def knock(address: str | None) -> None:
+    """Looks whether anybody listens at an address: Ray itself would try for many minutes.
+
+    Raises:
+        OSError: when nobody does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def check_resources(ray: Any, sweep: Sweep, costs: list[Cost]) -> None:

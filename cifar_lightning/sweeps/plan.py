@@ -110,7 +110,7 @@ def axis_problems(axes: list[Axis]) -> list[str]:
     problems = []
     # The points of one axis may well share keys.
     keys = [key for axis in axes for key in (axis if isinstance(axis, dict) else set().union(*axis))]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+    if twice := sorted({key for key in keys if keys.count(key) > 1 and key != LABEL}):
         problems.append(f"Expected each key on one axis, got {', '.join(twice)} on several.")
     if reserved := sorted({"seed_everything", "name", "version", "save_dir", "run", "ckpt_path"} & set(keys)):
         problems.append(
@@ -227,7 +227,8 @@ def merged(parts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, A
     shown: dict[str, Any] = {}
     for part in parts:
         point |= part
-        shown |= {LABEL: part[LABEL]} if LABEL in part else part
+        labels = [str(named[LABEL]) for named in (shown, part) if LABEL in named]
+        shown |= {LABEL: ", ".join(labels)} if LABEL in part else part
     return point, shown
 
 
@@ -247,9 +248,12 @@ def read_yaml(path: Path) -> Any:
 
 def slug(point: dict[str, Any]) -> str:
     """A point as the start of a file name: `config=cnn,lr=0.1,` for example."""
-    parts = [
-        short(value) if key == LABEL else f"{key.rsplit('.', 1)[-1]}={short(value)}" for key, value in point.items()
-    ]
+    parts = []
+    for key, value in point.items():
+        if key == LABEL:
+            parts.append("-".join(short(label) for label in value.split(", ")))
+        else:
+            parts.append(f"{key.rsplit('.', 1)[-1]}={short(value)}")
     return "".join(f"{part}," for part in parts)[:SLUG_LENGTH]
 
 

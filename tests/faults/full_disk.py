@@ -1,0 +1,45 @@
+"""Runs the program, and fills the disk just before it writes a certain file: python full_disk.py NAME FOLDER ARGUMENTS.
+
+NAME is a part of the file's name, FOLDER lies on a small disk. What fills it is FOLDER/filler.
+"""
+
+import builtins
+import contextlib
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from cifar_lightning.__main__ import main
+
+name, folder, *arguments = sys.argv[1:]
+filler = Path(folder) / "filler"
+make_temporary, open_file = tempfile.mkstemp, builtins.open
+
+
+def fill() -> None:
+    """Writes until there is no room."""
+    with open_file(filler, "ab", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def mkstemp(*args: object, prefix: str = "", **kwargs: object) -> tuple[int, str]:
+    """Every file that is replaced whole begins here."""
+    if name in prefix:
+        fill()
+    return make_temporary(*args, prefix=prefix, **kwargs)
+
+
+def open_(file: object, mode: str = "r", *args: object, **kwargs: object) -> object:
+    """The others."""
+    if name in str(file) and "r" not in mode:
+        fill()
+    return open_file(file, mode, *args, **kwargs)
+
+
+tempfile.mkstemp = mkstemp
+builtins.open = io.open = open_  # one is also known by the other's name
+sys.exit(main(arguments))

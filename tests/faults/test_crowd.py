@@ -1,0 +1,69 @@
+"""Many processes at once on a data root that nobody has read yet, and two on one run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from faults.training import DATA, KINDS, finish, fit, kill, start
+from trees import write_class_folders
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+REPEATS = range(int(os.environ.get("FAULT_REPEATS", "1")))
+PROCESSES = 10
+
+
+@pytest.mark.parametrize("repeat", REPEATS)
+def test_ten_trainings_on_a_cold_root(tmp_path, repeat):
+    root = tmp_path / "root"
+    write_class_folders(root)
+    options = ["--data.root", root, "--data.val_size=10", "--data.batch_size=10", "--trainer.max_epochs=1"]
+    processes = [start("fit", *KINDS["mlp"], *options, "--name", "crowd") for _ in range(PROCESSES)]
+    said = [finish(process) for process in processes]
+    for part in ("train", "test"):
+        decoded = sum(f"Decoding the {part}" in text for text in said)
+        assert decoded == (1 if part == "train" else 0), part  # fit does not look at the test images
+        files = list((root / ".cifar_lightning").glob(f"{part}-*"))
+        assert len(files) == decoded, files
+    runs = sorted(path.name for path in Path("lightning_logs/crowd").iterdir())
+    assert runs == sorted(f"version_{i}" for i in range(PROCESSES))
+    assert all((Path("lightning_logs/crowd") / run / "checkpoints/last.ckpt").is_file() for run in runs)
+
+
+def test_two_processes_on_one_run_folder():
+    first = fit("mlp", "part", "--trainer.max_epochs=400")
+    run = Path("lightning_logs/mlp/part")
+    while not (run / "checkpoints/last.ckpt").is_file():
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    for command in ("fit", "test"):
+        said = finish(start(command, "--run", run), status=2)
+        assert f"error: Expected nobody else at work in {run}" in said
+    said = finish(fit("mlp", "part"), status=2)
+    assert "Expected `version` to name a new run" in said
+    kill(first, signal.SIGTERM)
+    finish(first, status=128 + signal.SIGTERM)
+    finish(start("test", "--run", run))
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize("repeat", REPEATS)
+def test_killed_while_it_writes_a_checkpoint(repeat):
+    """A network of many weights, whose checkpoint takes a while to write."""
+    big = ("--model.widths=[2000, 2000]", "--trainer.max_epochs=400", "--trainer.limit_train_batches=2")
+    process = start("fit", *DATA, *KINDS["mlp"], *big, "--name", "big", "--version", "part")
+    folder = Path("lightning_logs/big/part/checkpoints")
+    while not (folder / "last.ckpt").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    while not list(folder.glob(".last.ckpt.*")):  # it is being written right now
+        assert process.poll() is None, process.communicate()
+    kill(process, signal.SIGKILL)
+    process.communicate()
+    assert list(folder.glob(".*.ckpt.*")), "it was written already: not what this test is for"
+    finish(start("test", "--run", "lightning_logs/big/part", "--ckpt_path", folder / "last.ckpt"))
+    finish(start("fit", "--run", "lightning_logs/big/part", "--trainer.max_epochs=1"))
+    assert not list(folder.glob(".*"))

@@ -1,0 +1,120 @@
+"""Trainings in processes of their own, which the tests disturb, and what is left of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import CNN, MLP
+
+DATA = (
+    "--data.source=synthetic",
+    "--data.synthetic_train=600",
+    "--data.synthetic_test=200",
+    "--data.val_size=100",
+    "--data.batch_size=50",
+    "--data.flip=true",
+    "--data.translate_px=2",
+    "--trainer.max_epochs=4",
+    "--trainer.log_every_n_steps=1",
+)
+EMA = ("--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay=0.9")
+ONE_CYCLE = ("--model.schedule=cosine", "--model.warmup_epochs=1")
+MUON = ("--model.optimizer=cifar_lightning.optim.Muon", "--trainer.accumulate_grad_batches=2")
+COMPILED = ("--model.compile=true",)
+TWO_PROCESSES = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=25")
+KINDS = {
+    "mlp": (*MLP, *ONE_CYCLE),
+    "mlp-ema": (*MLP, *EMA),
+    "cnn": (*CNN, "--data.image_sizes=[16, 32]"),
+    "cnn-muon": (*CNN, *MUON),
+    "cnn-two-processes": (*CNN, *TWO_PROCESSES),
+    "cnn-compiled": (*CNN, *COMPILED),
+}
+
+
+def start(*args: object, output: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A command of the program, on one thread, in a group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cifar_lightning", *(str(arg) for arg in args)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def fit(kind: str, version: str, *more: object) -> subprocess.Popen[str]:
+    """A training of its kind, in lightning_logs/<kind>/<version>."""
+    return start("fit", *DATA, *KINDS[kind], "--name", kind, "--version", version, *more)
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> str:
+    """What a command said, once it has ended as it should."""
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == status, said
+    assert "Traceback" not in said, said
+    return said
+
+
+def kill(process: subprocess.Popen[str], number: int) -> None:
+    """Sends a signal to a training; SIGKILL to all its processes, as a machine that dies would."""
+    (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+
+
+def remains(run: Path) -> dict[str, object]:
+    """Everything about a finished run that must not depend on how often it was interrupted."""
+    return {
+        "last": digest(run / "checkpoints/last.ckpt"),
+        "best": digest(run / "checkpoints/best.ckpt"),
+        "metrics.csv": history(run),
+        "curves": curves(run),
+    }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 over weights, buffers and the state of the optimizer in a checkpoint."""
+    checkpoint = torch.load(path, weights_only=True)
+    found = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            found.update(value.contiguous().cpu().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                found.update(repr(key).encode())
+                add(entry)
+        elif isinstance(value, list | tuple):
+            for entry in value:
+                add(entry)
+        else:
+            found.update(repr(value).encode())
+
+    add([checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")])
+    return found.hexdigest()
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without the rate, which is of the clock."""
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if "per_second" not in k} for row in csv.DictReader(file)]
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of all curves in TensorBoard but those of the clock.
+
+    The final metrics for HPARAMS count once: who finishes what another process did not live to tell of tells it again.
+    """
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if "second" not in tag]
+    found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    return {tag: list(dict.fromkeys(points) if tag.startswith("hp/") else points) for tag, points in found.items()}

@@ -1,0 +1,91 @@
+"""Asked to end in the middle of an epoch, a training goes on as if nothing had been."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from faults.training import DATA, KINDS, remains
+
+from cifar_lightning.__main__ import main
+
+LIGHT = [kind for kind in KINDS if kind not in ("cnn-two-processes", "cnn-compiled")]
+
+
+def train(kind, version, *more, status=0):
+    assert main(["fit", *DATA, *KINDS[kind], "--name", kind, "--version", version, *more]) == status
+
+
+def signalled(number, after, kind):
+    """Options that add a signal to the callbacks that the kind has."""
+    own = "--trainer.callbacks+=" if any("callbacks" in option for option in KINDS[kind]) else "--trainer.callbacks="
+    return [f"{own}stopping.Signal", f"--trainer.callbacks.number={int(number)}", f"--trainer.callbacks.after={after}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """What is left of a training of a kind that nobody disturbs; made once, where the first test asks for it."""
+    known = {}
+
+    def of(kind):
+        if kind not in known:
+            train(kind, "whole")
+            known[kind] = remains(Path(f"lightning_logs/{kind}/whole"))
+        return known[kind]
+
+    return of
+
+
+# Of 10 batches an epoch: the first, one in the middle of each kind, and the last ones of an epoch and of the training.
+@pytest.mark.parametrize(("kind", "after"), [("cnn", 1), *((kind, 13) for kind in LIGHT), ("cnn", 20), ("cnn", 40)])
+def test_asked_to_end_and_started_again_equals_never_stopped(undisturbed, kind, after, capsys):
+    expected = undisturbed(kind)
+    train(kind, "part", *signalled(signal.SIGTERM, after, kind), status=0 if after == 40 else 143)
+    run = Path(f"lightning_logs/{kind}/part")
+    if after < 40:
+        result = json.loads((run / "result.json").read_text())
+        assert result["status"] == "interrupted"
+        assert result["error"].startswith("SIGTERM after step ")
+        assert f"Go on with: fit --run {run}" in capsys.readouterr().err
+        saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+        every = 2 if kind == "cnn-muon" else 1
+        assert saved["global_step"] == -(-after // every)
+        assert main(["fit", "--run", str(run)]) == 0
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    found = remains(run)
+    for what, value in expected.items():
+        assert found[what] == value, what
+
+
+def test_ctrl_c_is_answered_alike(capsys):
+    train("mlp", "part", *signalled(signal.SIGINT, 5, "mlp"), status=130)
+    assert json.loads(Path("lightning_logs/mlp/part/result.json").read_text())["error"].startswith(
+        "SIGINT after step 5"
+    )
+
+
+def test_signals_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    train("mlp", "whole", "--trainer.max_epochs=1")
+    train("mlp", "part", *signalled(signal.SIGTERM, 5, "mlp"), status=143)
+    train("mlp", "failed", "--trainer.callbacks=stopping.Fail", "--trainer.max_epochs=1", status=2)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_checkpoints_inside_an_epoch_change_nothing(undisturbed):
+    train("mlp", "part", "--checkpoint_every_n_steps=3")
+    assert remains(Path("lightning_logs/mlp/part")) == undisturbed("mlp")
+
+
+def test_another_number_of_batches_cannot_continue_inside_an_epoch(capsys):
+    train("mlp", "part", *signalled(signal.SIGTERM, 13, "mlp"), status=143)
+    assert main(["fit", "--run", "lightning_logs/mlp/part", "--data.batch_size=100"]) == 2
+    assert "Expected 10 batches an epoch, as the checkpoint was made inside one, got 5" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_starts_again(undisturbed):
+    train("mlp", "part", *signalled(signal.SIGTERM, 1, "mlp"), status=143)
+    Path("lightning_logs/mlp/part/checkpoints/last.ckpt").unlink()
+    assert main(["fit", "--run", "lightning_logs/mlp/part", "--trainer.callbacks=null"]) == 0
+    assert remains(Path("lightning_logs/mlp/part")) == undisturbed("mlp")
