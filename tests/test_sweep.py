@@ -156,6 +156,19 @@ def test_killed_again_and_again_it_ends_in_the_same_table(undisturbed, tmp_path)
         assert state_sha256(tmp_path / "smoke" / run) == state_sha256(undisturbed / "smoke" / run)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_asked_to_stop_it_says_how_to_go_on_and_leaves_nothing_behind(tmp_path, number):
+    process = start(tmp_path, "--no-estimate")
+    wait_until(lambda: trainings(tmp_path))
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert "Stopped. Start the same command again to go on where it was." in out
+    assert "Traceback" not in out
+    wait_until(lambda: not trainings(tmp_path), 30)
+
+
 def test_two_nodes_give_the_results_of_one(undisturbed, tmp_path):
     from ray.cluster_utils import Cluster
 

@@ -47,7 +47,7 @@ def sweep(args: Sequence[str] | None = None) -> int:
         args: the command line.
 
     Returns:
-        0; 1 when runs failed; 130 when it was interrupted.
+        0; 1 when runs failed; 130 when Ctrl-C or SIGTERM stopped it.
 
     Raises:
         ValueError: when the sweep is not valid, before anything starts.

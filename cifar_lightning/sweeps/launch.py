@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from cifar_lightning.sweeps.check import Cost
@@ -44,6 +47,8 @@ def launch(
         ValueError: when Ray is not installed, or a run asks for more than there is.
     """
     ray = start_ray(address)
+    # After Ray, which would answer SIGTERM with a stack trace of its own.
+    before = signal.signal(signal.SIGTERM, stop) if in_main_thread() else None
     try:
         check_resources(ray, sweep, [costs[run.id] for run in runs])
         remote = ray.remote(max_retries=sweep.retries, retry_exceptions=[RunDiedError])(execute)
@@ -56,6 +61,18 @@ def launch(
         return collect(ray, waiting, costs, on_end)
     finally:
         ray.shutdown()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def in_main_thread() -> bool:
+    """Whether signals may be handled here."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Ends a sweep as Ctrl-C does, the only way that Ray knows of; its runs end with it."""
+    raise KeyboardInterrupt
 
 
 def collect(
