@@ -296,9 +296,10 @@ class CifarCLI(LightningCLI):
                 MetricsCSV(self.run_folder / runs.HISTORY),
                 TensorBoardRecords(shown, text),
                 PredictionWriter(self.run_folder / "predictions"),
-                Interruption(self.run_folder, parsed.checkpoint_every_n_steps),
                 RunResult(self.run_folder, self.name, parsed.seed_everything),
             ]
+            if config["enable_checkpointing"] is not False:
+                callbacks.append(Interruption(self.run_folder, parsed.checkpoint_every_n_steps))
         return super()._instantiate_trainer(config, callbacks)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -66,16 +66,18 @@ class Poison(Callback):
         what: "loss" or "gradient".
         value: "nan" or "inf".
         steps: Optimizer steps, counted from 0.
+        rank: The process that does it; all of them when below 0.
     """
 
-    def __init__(self, what: str, value: str, steps: list[int]) -> None:
+    def __init__(self, what: str, value: str, steps: list[int], rank: int = -1) -> None:
         self.what = what
         self.value = float(value)
         self.steps = steps
+        self.rank = rank
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Spoils the loss."""
-        if self.what == "loss" and trainer.global_step in self.steps:
+        if self.what == "loss" and trainer.global_step in self.steps and self.rank in (-1, trainer.global_rank):
             loss.data.fill_(self.value)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

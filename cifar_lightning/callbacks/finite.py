@@ -28,11 +28,13 @@ class NotFiniteError(ValueError):
 class FiniteCheck(Callback):
     """Looks for a loss or gradients that are not finite, and ends the training there or leaves the step out.
 
-    On a CPU the loss is looked at before every step; a GPU would have to wait for it, and is asked every few steps.
+    One process on a CPU looks at the loss before every step. A GPU would have to wait for it, and several processes for
+    each other: they look every few steps, and at the end of an epoch, before there is a checkpoint of it.
     (A scaler of float16 gradients leaves out steps whose gradients overflow by itself: there only the loss counts.)
 
     Args:
-        every_n_steps: Optimizer steps between two looks at the gradients, and on a GPU at the loss; 0 for none at all.
+        every_n_steps: Optimizer steps between two looks at the gradients, and where waiting costs at the loss; 0 for
+            none at all.
         skip_steps: Optimizer steps that may be left out in a training because their loss or gradients are not finite.
             With any, all are looked at in every step.
 
@@ -78,14 +80,15 @@ class FiniteCheck(Callback):
         """Stops, or leaves the step out."""
         if not self.every_n_steps:
             return
-        due = self.skip_steps > 0 or trainer.global_step % self.every_n_steps == 0
-        if due or self._loss_was_finite is False:
+        alone = trainer.world_size == 1
+        due = self.skip_steps > 0 or trainer.global_step % self.every_n_steps == 0 or trainer.is_last_batch
+        if due or (alone and self._loss_was_finite is False):
             net = as_classifier(pl_module).net
             loss_is_finite, self._loss_was_finite = bool(self._loss_was_finite), True
             scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
             wrong = [] if scaled else not_finite_gradients(net)
             bad = not loss_is_finite or bool(wrong)
-            if trainer.world_size > 1 and self.skip_steps:  # all leave it out, or none
+            if not alone:  # all stop, or none
                 bad = bool(trainer.strategy.reduce_boolean_decision(bad, all=False))
             if bad:
                 self._answer(trainer, pl_module, optimizer, loss_is_finite, wrong)

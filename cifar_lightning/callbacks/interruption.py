@@ -48,12 +48,12 @@ class Interruption(Callback):
         self._trained = True
         if threading.current_thread() is threading.main_thread():  # no other may
             for number in SIGNALS:
-                signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # a job in the background is deaf to Ctrl-C
+                    signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)  # the next one ends the process at once
+        signal.signal(number, signal.SIG_DFL)  # the next one ends the process at once
 
     def _asked(self, trainer: Trainer) -> bool:
         """Whether any process was asked to end; all of them have to stop at the same step."""

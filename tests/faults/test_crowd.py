@@ -1,13 +1,15 @@
-"""Many processes at once on a data root that nobody has read yet, and two on one run folder."""
+"""Many processes: on a data root that nobody has read yet, on one run folder, and in one training."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from faults.training import DATA, KINDS, finish, fit, kill, start
 from trees import write_class_folders
 
@@ -67,3 +69,24 @@ def test_killed_while_it_writes_a_checkpoint(repeat):
     finish(start("test", "--run", "lightning_logs/big/part", "--ckpt_path", folder / "last.ckpt"))
     finish(start("fit", "--run", "lightning_logs/big/part", "--trainer.max_epochs=1"))
     assert not list(folder.glob(".*"))
+
+
+def test_one_of_two_processes_goes_wrong():
+    poison = ["--trainer.callbacks=stopping.Poison", "--trainer.callbacks.what=loss", "--trainer.callbacks.value=nan"]
+    process = fit("cnn-two-processes", "part", *poison, "--trainer.callbacks.steps=[13]", "--trainer.callbacks.rank=1")
+    said = finish(process, status=2)
+    assert "error: Expected finite numbers in training" in said
+    run = Path("lightning_logs/cnn-two-processes/part")
+    assert json.loads((run / "result.json").read_text())["status"] == "diverged"
+    last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+
+
+def test_a_training_of_two_processes_dies_with_its_first():
+    process = fit("cnn-two-processes", "part", "--trainer.max_epochs=400")
+    while not Path("lightning_logs/cnn-two-processes/part/checkpoints/last.ckpt").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)  # not its group
+    process.communicate(timeout=60)  # ends when nobody has the pipe open any more
