@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,10 @@ import pytest
 import torch
 from hypothesis import settings
 from lightning.pytorch import Trainer
+
+# A shell makes its jobs in the background deaf to Ctrl-C, which some tests send.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_ROOT = os.environ.get("CIFAR10_ROOT") and Path(os.environ["CIFAR10_ROOT"]).absolute()
 
