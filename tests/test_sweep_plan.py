@@ -14,7 +14,7 @@ from cifar_lightning.sweeps.plan import Sweep, expand, load_sweep
 
 ROOT = Path(__file__).parents[1]
 # The recipe that the sweeps of the study start from is none itself.
-SWEEPS = sorted(path for path in (ROOT / "configs/sweeps").rglob("*.yaml") if path.name != "training.yaml")
+SWEEPS = sorted(path for path in (ROOT / "configs/sweeps").rglob("*.yaml") if "\naxes:" in path.read_text())
 SMALL = {
     "model": "MLPClassifier",
     "model.widths": [16],
@@ -158,6 +158,16 @@ def test_every_combination_is_looked_at_before_anything_starts():
     assert message.count("seed=0") == 3
     assert "seed=1" not in message
     assert not Path("lightning_logs").exists()
+
+
+def test_what_is_wrong_with_all_combinations_is_said_once():
+    sweep = small(axes=[{"model.dropout": [0.1, 0.2, 0.3, 0.4, 0.5]}], options={"model.norm": "loud"})
+    with pytest.raises(ValueError, match="got 5 that are not") as caught:
+        check_runs(sweep, expand(sweep))
+    message = str(caught.value)
+    assert message.count("val=.loud") == 0
+    assert "dropout=0.3,seed=0-" in message
+    assert "and 2 more: " in message
 
 
 def test_costs_are_those_of_the_networks():

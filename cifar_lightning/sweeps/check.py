@@ -18,6 +18,7 @@ from cifar_lightning.callbacks.result import flops_per_image
 from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import spread
 from cifar_lightning.optim.groups import parameter_groups
+from cifar_lightning.sweeps.execute import last_words
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["Cost", "check_runs"]
@@ -60,7 +61,7 @@ def check_runs(sweep: Sweep, runs: list[PlannedRun], estimate: bool = True) -> d
         ValueError: naming every combination that is wrong, and why; or when the estimate exceeds `max_hours`.
     """
     costs: dict[str, Cost] = {}
-    problems = []
+    problems: dict[str, list[str]] = {}  # which runs have it; all of them may have the same
     for run in runs:
         if run.seed != sweep.seeds[0]:
             continue
@@ -70,15 +71,16 @@ def check_runs(sweep: Sweep, runs: list[PlannedRun], estimate: bool = True) -> d
             parts.datamodule.setup("fit")
             cost = measure(parts, sweep.cpus, estimate)
         except (ValueError, OSError, ImportError, MisconfigurationException) as error:
-            problems.append(f"{run.id}: {error}")
+            problems.setdefault(str(error), []).append(run.id)
         else:
             costs |= {other.id: cost for other in runs if other.combination == run.combination}
         finally:
             logging.disable(logging.NOTSET)
     if problems:
         raise ValueError(
-            f"Expected every combination of `{sweep.name}` to be one that `fit` takes, got {len(problems)} that are "
-            "not:\n" + "\n".join(f"  {problem}" for problem in problems)
+            f"Expected every combination of `{sweep.name}` to be one that `fit` takes, got "
+            f"{sum(map(len, problems.values()))} that are not:\n"
+            + "\n".join(f"  {few(ids)}: {problem}" for problem, ids in problems.items())
         )
     hours = sum(cost.seconds * cost.devices for cost in costs.values()) / 3600
     if sweep.max_hours is not None and hours > sweep.max_hours:
@@ -87,6 +89,12 @@ def check_runs(sweep: Sweep, runs: list[PlannedRun], estimate: bool = True) -> d
             f"{len(runs)} runs, one after the other. Take values or epochs away, or raise the limit."
         )
     return costs
+
+
+def few(ids: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(ids[:3])
+    return shown if len(ids) <= 3 else f"{shown} and {len(ids) - 3} more"
 
 
 def make_parts(run: PlannedRun) -> Parts:
@@ -100,8 +108,7 @@ def make_parts(run: PlannedRun) -> Parts:
         with contextlib.redirect_stderr(said):
             return Parts(["fit", *run.arguments(), "--trainer.fast_dev_run=1"])
     except SystemExit as error:
-        lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        raise ValueError(" ".join(lines[-3:]) or "the command line was refused") from error
+        raise ValueError(last_words(said.getvalue()) or "the command line was refused") from error
 
 
 def measure(parts: Parts, threads: int, estimate: bool) -> Cost:

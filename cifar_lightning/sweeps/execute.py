@@ -16,7 +16,7 @@ from cifar_lightning import runs
 from cifar_lightning.processes import end_with_parent
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
-__all__ = ["Outcome", "RunDiedError", "done", "execute"]
+__all__ = ["Outcome", "RunDiedError", "done", "execute", "last_words"]
 
 UNTESTED = ("pruned", "diverged")
 """A training that ended in one of these is not worth a test."""
@@ -87,7 +87,8 @@ def execute(run: PlannedRun, sweep: Sweep, parent: Path, cwd: Path) -> Outcome:
                 if status < 0 or status > 128:  # a shell or a container adds 128 to the signal
                     raise RunDiedError(f"{run.id} was ended by signal {-status if status < 0 else status - 128}")
                 if status and not done(folder, sweep.stages):  # a training that diverges is a result too
-                    return Outcome(run.id, last_words(log) or f"exit status {status}")
+                    words = last_words(log.read_text(encoding="utf-8", errors="replace"))
+                    return Outcome(run.id, words[:300] or f"exit status {status}")
     except Timeout:
         return Outcome(run.id, f"another process is working on {folder}")
     return Outcome(run.id)
@@ -137,10 +138,9 @@ def wait_for(command: list[str], output: int, threads: int, cwd: Path) -> int:
             raise
 
 
-def last_words(log: Path) -> str:
-    """What a command said in the end: its error message where there is one, else its last line; cut off."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+def last_words(text: str) -> str:
+    """What a command said in the end: its error message where there is one, else its last line."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if line.startswith("error:")]
     said = " ".join(lines[errors[-1] :]) if errors else "".join(lines[-1:])
-    return said[:300]
+    return said
