@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import statistics
 import time
@@ -58,10 +59,12 @@ def check_runs(sweep: Sweep, runs: list[PlannedRun], estimate: bool = True) -> d
         The cost of each run by its id.
 
     Raises:
-        ValueError: naming every combination that is wrong, and why; or when the estimate exceeds `max_hours`.
+        ValueError: naming every combination that is wrong or comes to the same settings as another, and why; or when
+            the estimate exceeds `max_hours`.
     """
     costs: dict[str, Cost] = {}
     problems: dict[str, list[str]] = {}  # which runs have it; all of them may have the same
+    settings: dict[str, str] = {}  # whose they are
     for run in runs:
         if run.seed != sweep.seeds[0]:
             continue
@@ -69,6 +72,11 @@ def check_runs(sweep: Sweep, runs: list[PlannedRun], estimate: bool = True) -> d
         try:
             parts = make_parts(run)
             parts.datamodule.setup("fit")
+            if (first := settings.setdefault(resolved(parts), run.id)) != run.id:
+                raise ValueError(
+                    f"got every setting as in {first}. A class that takes another's place keeps those arguments of the "
+                    "other that it has too: say them in the sweep"
+                )
             cost = measure(parts, sweep.cpus, estimate)
         except (ValueError, OSError, ImportError, MisconfigurationException) as error:
             problems.setdefault(str(error), []).append(run.id)
@@ -109,6 +117,13 @@ def make_parts(run: PlannedRun) -> Parts:
             return Parts(["fit", *run.arguments(), "--trainer.fast_dev_run=1"])
     except SystemExit as error:
         raise ValueError(last_words(said.getvalue()) or "the command line was refused") from error
+
+
+def resolved(parts: Parts) -> str:
+    """Every setting of a training, whichever files and options said it."""
+    config = parts.config.fit.clone()
+    config.pop("config", None)
+    return json.dumps(config.as_dict(), sort_keys=True, default=str)
 
 
 def measure(parts: Parts, threads: int, estimate: bool) -> Cost:

@@ -142,5 +142,4 @@ def last_words(text: str) -> str:
     """What a command said in the end: its error message where there is one, else its last line."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if line.startswith("error:")]
-    said = " ".join(lines[errors[-1] :]) if errors else "".join(lines[-1:])
-    return said
+    return " ".join(lines[errors[-1] :]) if errors else "".join(lines[-1:])
