@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
-from jsonargparse import set_parsing_settings
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar_lightning import CLASSES, models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
-from cifar_lightning.callbacks.context import run_folder
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
@@ -34,79 +29,29 @@ from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
 from cifar_lightning.callbacks.steps import StepCurves
 from cifar_lightning.callbacks.throughput import Throughput
+from cifar_lightning.config import (
+    CALLBACK_DEFAULTS,
+    TRAINER_DEFAULTS,
+    Parser,
+    SaveRunConfig,
+    allow_imports,
+    check_monitors,
+    hyperparameters,
+    portable,
+    with_run_config,
+)
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
 
 __all__ = ["CifarCLI", "Parts"]
 
-logger = logging.getLogger(__name__)
-
 DESCRIPTION = (
     "Train and evaluate networks on CIFAR-10. More commands, each with a --help of its own: `report --run FOLDER` "
     "shows what a run learned, `predict --run FOLDER --images PATH...` says what is in your own pictures, and `export "
     "--run FOLDER` writes the network for other programs."
 )
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 10,
-    "num_sanity_val_steps": 0,
-    "precision": "32-true",
-    "log_every_n_steps": 10,
-}
-CALLBACK_DEFAULTS = {
-    "checkpoint.monitor": "val/acc",
-    "checkpoint.mode": "max",
-    "checkpoint.filename": "best",
-    "checkpoint.enable_version_counter": False,
-    "checkpoint.auto_insert_metric_name": False,
-    "early_stopping.monitor": "val/acc",
-    "early_stopping.mode": "max",
-    "early_stopping.patience": 10,
-    # A training that ends before its first validation has nothing to watch, which is no error.
-    "early_stopping.strict": False,
-}
-
-
-IMPORTS = ("cifar_lightning", "lightning", "torch.optim", "torchmetrics")
-"""Packages whose classes a configuration may name: to import a module is to run it, and somebody else may have written
-the configuration."""
-MORE_IMPORTS = "CIFAR_LIGHTNING_IMPORTS"
-"""Environment variable with more of them, separated by commas."""
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, which says what a person can do about a class that is not to be imported."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints usage and message, and exits with status 2."""
-        advice = "Add the import path to import_path_allowlist in set_parsing_settings to allow it"
-        allow = f"If you trust its package, name that in the environment variable {MORE_IMPORTS}"
-        super().error(message.replace(advice, allow), ex)
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder when a training starts: enough to repeat it.
-
-    Which checkpoint and which folder it was continued from is no part of what it is.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the file; evaluations of a run leave its configuration alone."""
-        if stage == "fit" and trainer.is_global_zero:
-            text = self.parser.dump(portable(self.config), skip_none=False, skip_link_targets=False)
-            write_text_atomic(run_folder(trainer) / runs.CONFIG, text)
-
-
-def portable(config: Any) -> Any:
-    """The configuration of a run without what belongs to one call: its folder and the checkpoint it came from."""
-    config = config.clone()
-    for key in ("run", "ckpt_path", "version"):
-        config[key] = None
-    for key in ("config", "save_dir"):
-        config.pop(key, None)
-    return config
 
 
 class CifarCLI(LightningCLI):
@@ -121,8 +66,7 @@ class CifarCLI(LightningCLI):
         self.resumed_step = -1
         if process_rank():
             end_with_parent()  # else it would wait for the others long after the first process is gone
-        asked = [name.strip() for name in os.environ.get(MORE_IMPORTS, "").split(",") if name.strip()]
-        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*IMPORTS, *asked])
+        allow_imports()
         try:
             super().__init__(
                 ImageClassifier,
@@ -207,13 +151,7 @@ class CifarCLI(LightningCLI):
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
-        metrics = ("loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES))
-        known = [f"{split}/{metric}" for split in ("train", "val") for metric in metrics]
-        for group in ("checkpoint", "early_stopping"):
-            if config[group].monitor not in known:
-                raise ValueError(
-                    f"Expected `{group}.monitor` to be one of {', '.join(known)}, got {config[group].monitor}."
-                )
+        check_monitors(config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, with the run folder and what writes into it."""
@@ -288,13 +226,10 @@ class CifarCLI(LightningCLI):
             callbacks.append(EpochProgress())
         callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), Throughput(), StepCurves()]
         if self.run_folder is not None:
-            plain = yaml.safe_load(text := self._parser(self.subcommand).dump(portable(parsed), skip_none=False))
-            shown = {key: plain[key] for key in ("model", "data")} | {"seed": plain["seed_everything"]}
-            of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
-            shown["trainer"] = {key: plain["trainer"][key] for key in of_trainer}
+            text = self._parser(self.subcommand).dump(portable(parsed), skip_none=False)
             callbacks += [
                 MetricsCSV(self.run_folder / runs.HISTORY),
-                TensorBoardRecords(shown, text),
+                TensorBoardRecords(hyperparameters(text), text),
                 PredictionWriter(self.run_folder / "predictions"),
                 RunResult(self.run_folder, self.name, parsed.seed_everything),
             ]
@@ -354,19 +289,6 @@ class Parts(CifarCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
-
-
-def with_run_config(args: list[str]) -> list[str]:
-    """The command line with the configuration of its `--run`, if it has one, put before all other options.
-
-    Raises:
-        ValueError: when the folder is no run.
-    """
-    for i, arg in enumerate(args):
-        run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
-        if arg == "--run" or run != arg:
-            return [*args[:1], "--config", str(runs.config_path(Path(run))), *args[1:]]
-    return args
 
 
 def process_rank() -> int:

@@ -14,6 +14,8 @@ import torch
 from hypothesis import settings
 from lightning.pytorch import Trainer
 
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+
 # A shell makes its jobs in the background deaf to Ctrl-C, which some tests send.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,3 +64,10 @@ def make_trainer() -> Callable[..., Trainer]:
         return Trainer(**{**quiet, **options})
 
     return make
+
+
+@pytest.fixture
+def data() -> CIFAR10DataModule:
+    """60 images to train on in 4 steps of 15, 20 to validate, 20 to test."""
+    sizes = {"synthetic_train": 80, "synthetic_test": 20, "val_size": 20, "batch_size": 16, "eval_batch_size": 16}
+    return CIFAR10DataModule(source="synthetic", **sizes)

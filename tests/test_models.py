@@ -7,14 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
-from sklearn.decomposition import PCA
 from torch import nn
 
 from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier
 from cifar_lightning.models.layers import ACTIVATIONS, initialise, norm_1d, norm_2d
-from cifar_lightning.models.resnet import BasicBlock
-from cifar_lightning.models.whitening import patch_covariance, whitening_filters, whitening_matrix
 
 NETS = {
     "mlp": lambda: MLP([32, 16]),
@@ -38,17 +34,6 @@ def net(request) -> nn.Module:
 
 def n_params(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
-
-
-@pytest.mark.parametrize(
-    ("depth", "expected"),
-    [(18, 11_173_962), (20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
-)
-def test_resnets_have_the_known_number_of_parameters(depth, expected):
-    net = ResNet(depth)
-    assert n_params(net) == expected
-    layers = [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert len([name for name in layers if "projection" not in name]) == depth
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
@@ -236,29 +221,6 @@ def test_the_logit_scale_is_a_factor():
     assert CNN([8], [1]).logit_scale == 0.125
 
 
-def test_resnet18_is_the_network_of_torchvision_with_the_small_stem():
-    other = torchvision.models.resnet18(num_classes=10)
-    other.conv1, other.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    net = ResNet(18)
-    # Same order of the layers, other names.
-    states = net.state_dict(), other.state_dict()
-    assert [v.shape for v in states[0].values()] == [v.shape for v in states[1].values()]
-    other.load_state_dict(dict(zip(states[1], states[0].values(), strict=True)))
-    images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(net(images), other(images), rtol=1e-4, atol=1e-4)
-
-
-def test_option_a_takes_every_second_pixel_and_adds_zeros():
-    x = torch.randn(2, 16, 8, 8)
-    y = BasicBlock(16, 32, 2, projection=False).shortcut(x)
-    assert y.shape == (2, 32, 4, 4)
-    for row, col in itertools.product(range(4), range(4)):
-        assert torch.equal(y[:, 8:24, row, col], x[:, :, 2 * row, 2 * col])
-    assert y[:, :8].abs().max() == y[:, 24:].abs().max() == 0
-    assert BasicBlock(16, 16, 1, projection=False).shortcut(x) is x
-    assert BasicBlock(16, 16, 1, projection=True).shortcut(x) is x
-
-
 @pytest.mark.parametrize(
     ("make", "messages"),
     [
@@ -301,56 +263,6 @@ def test_messages(make, messages):
         assert message in str(caught.value)
 
 
-# What is computed from data.
-
-
-def test_whitened_patches_are_uncorrelated():
-    generator = torch.Generator().manual_seed(0)
-    images = F.avg_pool2d(torch.randn(60, 3, 36, 36, generator=generator), 5, 1)  # neighbours are alike
-    filters = whitening_filters(images, 2, eps=0.0)
-    assert filters.shape == (24, 3, 2, 2)
-    assert torch.equal(filters[:12], -filters[12:])
-    responses = F.conv2d(images, filters[:12]).permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(responses @ responses.T / responses.shape[1], torch.eye(12), atol=2e-3, rtol=0)
-
-
-def test_the_covariance_of_patches_equals_a_loop():
-    images = torch.randn(3, 2, 5, 4, dtype=torch.double)
-    total, n = torch.zeros(8, 8, dtype=torch.double), 0
-    for image in images:
-        for row in range(4):
-            for col in range(3):
-                patch = image[:, row : row + 2, col : col + 2].flatten()
-                total += torch.outer(patch, patch)
-                n += 1
-    torch.testing.assert_close(patch_covariance(images, 2), total / n)
-
-
-def test_principal_components_are_whitened():
-    vectors = torch.randn(4000, 6, dtype=torch.double) @ torch.randn(6, 6, dtype=torch.double)
-    white = vectors @ whitening_matrix(vectors, 6, eps=0.0)
-    torch.testing.assert_close(white.T @ white / 4000, torch.eye(6, dtype=torch.double))
-    # The same by scikit-learn, up to signs; the mean is not subtracted here, so it is put to zero first.
-    centred = vectors - vectors.mean(0)
-    two = (centred @ whitening_matrix(centred, 2, eps=0.0)).flip(1)
-    expected = torch.from_numpy(PCA(2, whiten=True).fit_transform(centred.numpy()))
-    torch.testing.assert_close(two.abs(), expected.abs(), rtol=1e-3, atol=1e-6)  # it divides by n - 1
-    softened = vectors @ whitening_matrix(vectors, 4, eps=1.0)
-    assert softened.shape == (4000, 4)
-    assert softened.square().mean() == pytest.approx(1)
-
-
-def test_the_whitening_layer_is_computed_and_not_trained():
-    net, images = CNN([8], [1], whiten_px=2), torch.randn(20, 3, 32, 32)
-    net.initialise_from(images)
-    assert torch.equal(net.first_filters(), whitening_filters(images, 2))
-    assert not net.whiten[0].weight.requires_grad
-    plain = CNN([8], [1])
-    before = plain.first_filters().clone()
-    plain.initialise_from(images)
-    assert torch.equal(plain.first_filters(), before)
-
-
 def test_dirac_convolutions_start_as_the_identity():
     net = CNN([4, 8], [2, 1], dirac=True)
     x = torch.randn(2, 4, 6, 6)
@@ -365,20 +277,6 @@ def test_smaller_images_down_to_the_stated_size(widths, whiten_px):
     assert net(torch.randn(2, 3, net.min_image_size, net.min_image_size)).shape == (2, 10)
     with pytest.raises(RuntimeError):
         net(torch.randn(2, 3, net.min_image_size - 1, net.min_image_size - 1))
-
-
-def test_an_mlp_whitens_its_pixels():
-    net = MLP([4], whiten_components=30).eval()
-    images = torch.randn(50, 3, 32, 32)
-    plain = net.features(images)
-    net.initialise_from(images)
-    matrix = whitening_matrix(torch.cat([images, images.flip(3)]).flatten(1), 30)
-    torch.testing.assert_close(net.whitening, matrix)
-    assert not torch.allclose(net.features(images), plain)
-    weight = net.hidden[0][0].weight
-    assert weight.shape == (4, 30)
-    torch.testing.assert_close(net.first_filters().flatten(1), weight @ matrix.T, rtol=1e-4, atol=1e-6)
-    assert "whitening" in net.state_dict()
 
 
 def test_an_mlp_names_all_that_is_wrong():

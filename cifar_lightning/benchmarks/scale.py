@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
-import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from cifar_lightning.benchmarks.steps import time_steps
 from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.models.cnn import CNNClassifier
 from cifar_lightning.precision import native_precision
@@ -23,26 +23,12 @@ AXES: dict[str, list[int]] = {"batch_size": [32, 125, 500, 1000], "width": [32, 
 
 def images_per_second(point: dict[str, int], device: torch.device, precision: str, steps: int) -> list[float]:
     """Rates of a few training steps (forward, backward, SGD) on random images, after two that do not count."""
-    mixed = precision == "bf16-mixed"
     widths = [point["width"], 4 * point["width"], 4 * point["width"]]
     model = CNNClassifier(widths, [point["depth"]] * 3, whiten_px=2, channels_last=True).to(device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    n = point["batch_size"]
-    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, device=device)
-    labels = torch.randint(0, 10, (n,), device=device)
-    rates = []
-    for step in range(steps + 2):
-        started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if step >= 2:
-            rates.append(n / (time.perf_counter() - started))
-    return rates
+    autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+    times = time_steps(model, optimizer, point["batch_size"], device, autocast, steps, uncounted=2)
+    return [point["batch_size"] / sum(time) for time in times]
 
 
 def bench_scale(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import io
 import json
 import logging
 import statistics
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from cifar_lightning.benchmarks.steps import time_steps
 from cifar_lightning.callbacks.result import flops_per_image
 from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import spread
@@ -150,27 +149,12 @@ def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
 
 def step_seconds(parts: Parts, threads: int, every: int) -> float:
     """Seconds of an optimizer step on images of 32x32 pixels, with as many threads as the run gets."""
-    model = parts.model
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     device = parts.trainer.strategy.root_device
-    model.to(device).train()
+    model = parts.model.to(device).train()
     optimizer = model.optimizer(parameter_groups(model))
-    n = parts.datamodule.batch_size
-    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, device=device)
-    labels = torch.arange(n, device=device) % 10
-    times = []
-    for _ in range(STEPS + 1):
-        started = time.perf_counter()
-        with parts.trainer.precision_plugin.forward_context():
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        between = time.perf_counter()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        ended = time.perf_counter()
-        times.append(every * (between - started) + ended - between)
+    precision = parts.trainer.precision_plugin.forward_context
+    times = time_steps(model, optimizer, parts.datamodule.batch_size, device, precision, STEPS)
     torch.set_num_threads(before)
-    return statistics.median(times[1:])
+    return statistics.median(every * time.passes + time.update for time in times)
