@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
 import html
 import io
@@ -23,6 +22,7 @@ from cifar_lightning.data.pictures import find_pictures, load_picture
 from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
+from cifar_lightning.report.document import document, embedded
 from cifar_lightning.trained import load_trained
 
 __all__ = ["predict_pictures"]
@@ -33,9 +33,8 @@ BATCH = 500
 SHOWN = 300
 """Pictures in the gallery; the tables hold all."""
 STYLE = (
-    "body{font:16px/1.4 system-ui,sans-serif;color:#1a1a1a;margin:0 auto;max-width:70rem;padding:1rem}"
-    "ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem;list-style:none;padding:0}"
-    "img{width:96px;height:96px;image-rendering:pixelated;display:block}small{color:#4a4a4a;overflow-wrap:anywhere}"
+    "main ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem;list-style:none;padding:0}"
+    "main img{width:96px;height:96px;image-rendering:pixelated;display:block}small{color:#4a4a4a}"
 )
 
 
@@ -145,16 +144,11 @@ def as_html(paths: Sequence[Path], images: Tensor, probabilities: Tensor) -> str
     for row, image in zip(rows(paths, probabilities)[:SHOWN], image_array(images[:SHOWN]), strict=True):
         file = io.BytesIO()
         Image.fromarray(image).save(file, format="png")
-        source = base64.b64encode(file.getvalue()).decode()
         name = html.escape(str(row["file"]), quote=True)
         items.append(
-            f'<li><img src="data:image/png;base64,{source}" alt="{name}"><strong>{row["prediction"]}</strong> '
+            f'<li><img src="{embedded(file.getvalue())}" alt="{name}"><strong>{row["prediction"]}</strong> '
             f"{float(str(row['probability'])):.0%}<br><small>{name}</small></li>"
         )
     more = "" if len(paths) <= SHOWN else f"<p>The first {SHOWN:,} of {len(paths):,}; images.csv has all.</p>"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Predictions</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{STYLE}</style></head>\n<body><h1>Predictions</h1>"
-        f"<p>Each picture as the network saw it, 32 by 32 pixels.</p>{more}\n<ul>{''.join(items)}</ul></body></html>\n"
-    )
+    note = f"<p>Each picture as the network saw it, 32 by 32 pixels.</p>{more}"
+    return document("Predictions", f"{note}\n<main><ul>{''.join(items)}</ul></main>", STYLE)

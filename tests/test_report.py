@@ -6,6 +6,7 @@ import csv
 import html.parser
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,8 +226,11 @@ def test_what_a_page_shows_is_escaped():
     evil = '<script>alert("x")</script>'
     table = Table([evil, "b|c"], [[evil, "1"]], evil)
     picture = Picture("p", Figure(figsize=(1, 1)), f'" onerror={evil}', table)
-    page = Page(evil, [Section(evil, [Text(evil), Text(evil, code=True), table, picture])])
+    folded = replace(table, folded=True)
+    page = Page(evil, [Section(evil, [Text(evil), Text(evil, code=True), table, folded, picture])])
     read = Reader(page.as_html())
+    assert len(read.all("table")) == 3
+    assert len(read.all("summary")) == page.as_markdown("").count("<summary>") == 2  # the folded one, and the numbers
     assert not read.all("script")
     assert all(set(attributes) == {"src", "alt", "width", "height"} for _, attributes in read.all("img"))
     markdown = page.as_markdown("figures")

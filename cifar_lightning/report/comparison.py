@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
+from cifar_lightning.analysis.comparison import plot_bands, plot_dependence
 from cifar_lightning.analysis.curves import generalisation_gap
-from cifar_lightning.analysis.explain import MARKERS, PALETTE
-from cifar_lightning.analysis.style import new_figure
 from cifar_lightning.report.findings import Findings
 from cifar_lightning.report.page import Picture, Section, Table
 from cifar_lightning.report.run import LoadedRun
@@ -35,44 +32,25 @@ def comparison_sections(runs: list[LoadedRun], found: list[Findings]) -> list[Se
         )
     caption = "Each image as it is, without test-time augmentation; gap: training minus validation accuracy at the end"
     parts = [Table(header, rows, caption)]
-    curves = {run.name: run.history["val/acc"] for run in runs if "val/acc" in run.history}
+    curves = {run.name: [run.history["val/acc"]] for run in runs if "val/acc" in run.history}
     pictures = []
     if curves:
-        pictures.append(
-            Picture(
-                "comparison_curves",
-                plot_lines(
-                    {name: (list(range(1, len(values) + 1)), values) for name, values in curves.items()},
-                    "epoch",
-                    "Validation accuracy over the epochs",
-                ),
-                f"Validation accuracy over the epochs of {', '.join(curves)}.",
-            )
-        )
+        title = "Validation accuracy over the epochs"
+        figure = plot_bands(curves, "accuracy, %", title)
+        pictures.append(Picture("comparison_curves", figure, f"{title} of {', '.join(curves)}."))
     pictures.append(
         Picture(
             "comparison_probes",
-            plot_lines(
+            plot_dependence(
                 {
-                    run.name: ([i / (len(f.probes) - 1) for i in range(len(f.probes))], list(f.probes.values()))
+                    run.name: {i / (len(f.probes) - 1): [accuracy] for i, accuracy in enumerate(f.probes.values())}
                     for run, f in zip(runs, found, strict=True)
                 },
                 "depth, from the pixels (0) to the last hidden layer (1)",
+                "accuracy, %",
                 "Accuracy of a linear classifier on each layer",
             ),
             "Accuracy of linear probes over the depth of each network.",
         )
     )
     return [Section("Side by side", [*parts, *pictures])]
-
-
-def plot_lines(lines: dict[str, tuple[list, list[float]]], xlabel: str, title: str) -> Figure:
-    """Accuracies of several runs in one chart."""
-    figure = new_figure(7.2, 4.4, title)
-    axes = figure.add_subplot()
-    for (name, (x, y)), colour, marker in zip(lines.items(), PALETTE * 9, MARKERS * 9, strict=False):
-        axes.plot(x, [100 * value for value in y], marker=marker, color=colour, label=name, markersize=4)
-    axes.set(xlabel=xlabel, ylabel="accuracy, %")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -12,28 +11,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cifar_lightning.files import write_bytes_atomic, write_text_atomic
+from cifar_lightning.report.document import document, embedded
 
 __all__ = ["Page", "Picture", "Section", "Table", "Text", "write_page"]
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 62rem;
-  padding: 1rem; overflow-wrap: break-word; }
-h1, h2 { line-height: 1.2; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; padding-bottom: .25rem; }
-figure { margin: 1rem 0; break-inside: avoid; }
-img { max-width: 100%; height: auto; }
-figcaption, caption { color: #4a4a4a; font-size: .9rem; text-align: left; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-pre { background: #f5f5f5; padding: .75rem; overflow-x: auto; font-size: .85rem; }
-summary { cursor: pointer; color: #0b5394; padding: .25rem 0; }
-nav ul { columns: 14rem; padding-left: 1.2rem; }
-a { color: #0b5394; }
-@media print { body { max-width: none; } details > * { display: block; } nav { display: none; } }
-"""
 
 
 @dataclass(frozen=True)
@@ -46,11 +26,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header; the first column names the row."""
+    """Rows of cells under a header; the first column names the row. A folded one opens when somebody asks for it."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,18 +76,11 @@ class Page:
 
     def as_html(self) -> str:
         """One file that needs no other and no network."""
-        title = html.escape(self.title)
         links = "".join(
             f'<li><a href="#s{i}">{html.escape(section.title)}</a></li>' for i, section in enumerate(self.sections)
         )
         body = "".join(self._section_html(i, section) for i, section in enumerate(self.sections))
-        return (
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<link rel="icon" href="data:,">'
-            f'<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n<nav aria-label="Sections"><ul>{links}</ul></nav>'
-            f"\n<main>{body}</main></body></html>\n"
-        )
+        return document(self.title, f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>{body}</main>')
 
     def _section_html(self, index: int, section: Section) -> str:
         parts = []
@@ -115,16 +89,15 @@ class Page:
                 text = html.escape(part.text)
                 parts.append(f'<pre tabindex="0">{text}</pre>' if part.code else f"<p>{text}</p>")
             elif isinstance(part, Table):
-                parts.append(table_html(part))
+                parts.append(folded_html(part.caption, part) if part.folded else table_html(part))
             else:
                 png = self.pictures()[part.name]
-                image = base64.b64encode(png).decode()
                 width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of the PNG header
                 alt = html.escape(part.alt, quote=True)
-                numbers = f"<details><summary>The numbers</summary>{table_html(part.numbers)}</details>"
+                numbers = folded_html("The numbers", part.numbers) if part.numbers else ""
                 parts.append(
-                    f'<figure><img src="data:image/png;base64,{image}" alt="{alt}" width="{width}" height="{height}">'
-                    f"{numbers if part.numbers else ''}</figure>"
+                    f'<figure><img src="{embedded(png)}" alt="{alt}" width="{width}" height="{height}">'
+                    f"{numbers}</figure>"
                 )
         return f'<section><h2 id="s{index}">{html.escape(section.title)}</h2>\n{"".join(parts)}</section>\n'
 
@@ -137,12 +110,11 @@ class Page:
                 if isinstance(part, Text):
                     lines += ["```yaml", part.text.rstrip("\n"), "```", ""] if part.code else [escape(part.text), ""]
                 elif isinstance(part, Table):
-                    lines += table_markdown(part)
+                    lines += folded_markdown(part.caption, part) if part.folded else table_markdown(part)
                 else:
                     lines += [f"![{escape(part.alt)}]({folder}/{part.name}.png)", ""]
                     if part.numbers:
-                        lines += ["<details><summary>The numbers</summary>", "", *table_markdown(part.numbers)]
-                        lines += ["</details>", ""]
+                        lines += folded_markdown("The numbers", part.numbers)
         return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -160,10 +132,18 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
     return folder / f"{name}.html"
 
 
-def table_html(table: Table | None) -> str:
+def folded_html(summary: str, table: Table) -> str:
+    """A table that shows its summary alone until it is opened."""
+    return f"<details><summary>{html.escape(summary)}</summary>{table_html(table)}</details>"
+
+
+def folded_markdown(summary: str, table: Table) -> list[str]:
+    """The same in Markdown."""
+    return [f"<details><summary>{html.escape(summary)}</summary>", "", *table_markdown(table), "</details>", ""]
+
+
+def table_html(table: Table) -> str:
     """A table that scrolls on its own where it is wider than the screen."""
-    if table is None:
-        return ""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
     rows = "".join(
         f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in rest)}</tr>'

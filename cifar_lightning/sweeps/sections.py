@@ -18,6 +18,8 @@ __all__ = ["by_class", "costs", "curves", "dependence", "mean_of", "results", "t
 
 LINES = 10
 """Groups in a chart of curves: more, and nobody could follow one."""
+ROWS = 28
+"""A table of tests with more rows is folded: as many as there are pairs of eight groups."""
 PAIRS_OF = 8
 """So many groups at most are tested against each other; of more, the best is tested against the others."""
 
@@ -102,10 +104,14 @@ def tests(groups: Sequence[Group], metric: str) -> list[Part]:
             for test in found
         ]
         header = ["difference", "seeds", "points" if factor == 100 else metric, "p", "p, corrected (Holm)"]
-        parts.append(Table(header, rows, f"Paired t-tests of {metric} over the seeds that both groups have"))
+        parts.append(
+            Table(header, rows, f"Paired t-tests of {metric} over the seeds that both groups have", len(rows) > ROWS)
+        )
     if rows := image_by_image(groups):
         header = ["networks", "seed", "only the first is right", "only the second is right", "p"]
-        parts.append(Table(header, rows, "McNemar's exact test on the predictions of the test images"))
+        parts.append(
+            Table(header, rows, "McNemar's exact test on the predictions of the test images", len(rows) > ROWS)
+        )
     return parts
 
 
