@@ -8,7 +8,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Callback
 
 from cifar_lightning.data.augment import Augmentation
-from cifar_lightning.data.loader import BatchLoader, batch_bounds, spread
+from cifar_lightning.data.loader import Batch, BatchLoader, batch_bounds, spread
 from cifar_lightning.models import MLPClassifier
 
 ALL = Augmentation(flip=True, translate_px=3, cutout_px=6)
@@ -184,3 +184,50 @@ def test_values_are_spread_from_the_first_epoch_to_the_last():
     assert spread([20, 24, 32], 1) == [32]
     assert spread([20, 24], -1) == [20, 24]
     assert spread([], 3) == []
+
+
+class OneBatch:
+    """A loader of somebody's own."""
+
+    def __init__(self, batch: object) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self):
+        yield self.batch
+
+
+PIXELS = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+LABELS = torch.arange(6)
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([PIXELS, LABELS], "it is a list, no cifar_lightning.data.loader.Batch"),
+        (Batch(PIXELS.float(), LABELS, LABELS), "images are torch.float32 (6, 3, 32, 32), not torch.uint8 (6, 3,"),
+        (Batch(PIXELS[:5], LABELS, LABELS), "images are torch.uint8 (5, 3, 32, 32), not torch.uint8 (6, 3,"),
+        (Batch(PIXELS.flatten(1), LABELS, LABELS), "images are torch.uint8 (6, 3072), not torch.uint8 (6, 3,"),
+        (Batch(PIXELS, LABELS + 5, LABELS), "labels go from 5 to 10, not from 0 to 9"),
+        (Batch(PIXELS, LABELS - 1, LABELS), "labels go from -1 to 4, not from 0 to 9"),
+        (Batch(PIXELS, LABELS.float(), LABELS), "labels are torch.float32 (6,), not torch.int64 (6,)"),
+        (Batch(PIXELS, LABELS, LABELS[:3]), "indices have the shape (3,), not that of the labels"),
+    ],
+)
+def test_wrong_batches_are_caught_before_the_first_step(make_trainer, data, monkeypatch, stage, batch, message):
+    loader = "train" if stage == "fit" else stage.replace("validate", "val")
+    monkeypatch.setattr(data, f"{loader}_dataloader", lambda: OneBatch(batch))
+    model, trainer = MLPClassifier([4]), make_trainer(max_epochs=1)
+    with pytest.raises(ValueError, match="Expected the data loader to yield batches of CIFAR-10") as caught:
+        getattr(trainer, stage)(model, data)
+    assert message in str(caught.value)
+    assert trainer.global_step == 0
+
+
+def test_wrong_batches_to_validate_on_are_caught_as_well(make_trainer, data, monkeypatch):
+    monkeypatch.setattr(data, "val_dataloader", lambda: OneBatch(Batch(PIXELS, LABELS + 5, LABELS)))
+    with pytest.raises(ValueError, match="labels go from 5 to 10"):
+        make_trainer(max_epochs=1).fit(MLPClassifier([4]), data)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cifar_lightning import CLASSES
 from cifar_lightning.data.augment import Augmentation, apply_draws, resize
 from cifar_lightning.seeding import generator
 
-__all__ = ["Batch", "BatchLoader", "batch_bounds", "spread"]
+__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "spread"]
 
 
 class Batch(NamedTuple):
@@ -26,6 +27,30 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     indices: Tensor
+
+
+def check_batch(batch: object) -> None:
+    """Makes sure that what a loader yields is a `Batch`: a loader of one's own may yield anything.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    problems = []
+    if not isinstance(batch, Batch):
+        problems.append(f"it is a {type(batch).__name__}, no cifar_lightning.data.loader.Batch")
+    else:
+        images, labels, indices = batch
+        n = len(labels)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) != n:
+            problems.append(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 ({n}, 3, height, width)")
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            problems.append(f"labels are {labels.dtype} {tuple(labels.shape)}, not torch.int64 ({n},)")
+        elif n and not 0 <= labels.min() <= labels.max() < len(CLASSES):
+            problems.append(f"labels go from {labels.min()} to {labels.max()}, not from 0 to {len(CLASSES) - 1}")
+        if indices.shape != labels.shape:
+            problems.append(f"indices have the shape {tuple(indices.shape)}, not that of the labels")
+    if problems:
+        raise ValueError(f"Expected the data loader to yield batches of CIFAR-10, got one where {'; '.join(problems)}.")
 
 
 def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, int]]:

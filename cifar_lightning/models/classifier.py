@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cifar_lightning.data.loader import Batch
+from cifar_lightning.data.loader import Batch, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models.network import Network
 from cifar_lightning.models.tta import TTAName, tta_logits
@@ -151,6 +151,22 @@ class ImageClassifier(LightningModule):
         """Computes the layers that come from data from some of the images (N, 3, 32, 32), uint8, evenly chosen."""
         chosen = torch.arange(0, len(images), max(1, len(images) // self.net.statistics_images))
         self.net.initialise_from(self.normalize(images[chosen]))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Looks at the first batch of an epoch before anything is done with it; a GPU has to wait.
+
+        Raises:
+            ValueError: when it is none of images and labels.
+        """
+        if batch_idx == 0:
+            check_batch(batch)
+
+    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The same in an evaluation."""
+        if batch_idx == 0:
+            check_batch(batch)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss to minimise, with label smoothing."""
