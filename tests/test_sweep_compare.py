@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -15,6 +16,7 @@ from scipy import stats
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.comparison import pareto_front
 from cifar_lightning.sweeps.compare import compare
+from cifar_lightning.sweeps.dependence import plateau
 from cifar_lightning.sweeps.groups import RunRecord, group_runs, read_runs
 
 ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
@@ -34,7 +36,9 @@ def write_run(folder: Path, seed: int, lr: float, width: int, accuracy: float, s
     result = {"status": status, "params": 100 * width, "flops_per_image": 1e6 * width, "fit": fit}
     by_class = {f"test/class_acc/{name}": accuracy + 0.01 * i for i, name in enumerate(CLASSES)}
     result |= {"depth": width // 8, "data": {"source": "class folders"}}
-    result |= {"test": {"metrics": {"test/acc": accuracy + 0.01, **by_class}}}
+    wrong = [[90 if i == j else 0 for j in range(10)] for i in range(10)]
+    wrong[3][5], wrong[5][3], wrong[0][8] = 10, 5 + seed, 1
+    result |= {"test": {"metrics": {"test/acc": accuracy + 0.01, **by_class}, "confusion": wrong}}
     (folder / "result.json").write_text(json.dumps(result))
     rows = ["epoch,train/acc,val/acc", f"0,{accuracy},{accuracy - 0.1}", f"1,{accuracy + 0.1},{accuracy - 0.02}"]
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
@@ -104,6 +108,44 @@ def test_the_accuracy_of_each_class_is_its_mean_over_the_seeds(logs):
     (row,) = re.findall(r"\| lr 0\.2, widths 8 \| (7\d\.\d ± .*) \|", Path("comparison/compare.md").read_text())
     spread = 100 * statistics.stdev([0.7, 0.72, 0.71])
     assert row.split(" | ") == [f"{71 + i:.1f} ± {spread:.1f}" for i in range(10)]
+
+
+def test_the_most_frequent_confusions_of_all_seeds(logs):
+    compare([str(logs)])
+    (row,) = re.findall(r"\| lr 0\.1, widths 8 \| (cat .*) \|", Path("comparison/compare.md").read_text())
+    assert row.split(" | ") == ["cat as dog: 10.0", "dog as cat: 6.2", "airplane as ship: 1.1", "", ""]  # 18 of 288
+
+
+def test_the_epochs_of_a_curve_are_in_a_table(logs):
+    compare([str(logs)])
+    (row,) = re.findall(r"\| lr 0\.1, widths 16 \| (3.*)", Path("comparison/compare.md").read_text())
+    spread = 100 * statistics.stdev([0.4, 0.45])
+    assert row == f"{32.5:.2f} ± {spread:.2f} | {40.5:.2f} ± {spread:.2f} |"
+
+
+@pytest.mark.parametrize(
+    ("means", "expected"),
+    [
+        ({1: 0.5}, (1, 1, 1)),
+        ({1: 0.50, 2: 0.59, 4: 0.60, 8: 0.585}, (4, 2, 8)),
+        ({8: 0.60, 4: 0.50, 2: 0.59, 1: 0.59}, (8, 8, 8)),  # what lies beyond a worse one does not count
+        ({1: -math.inf, 2: 0.6, 3: 0.6}, (2, 2, 3)),
+    ],
+)
+def test_the_range_of_a_setting_that_loses_little(means, expected):
+    assert plateau(means, 0.02) == expected
+
+
+def test_a_range_ends_where_a_run_diverged(logs):
+    for seed, (lr, status) in enumerate(((0.3, "completed"), (0.3, "diverged"), (0.05, "completed"))):
+        write_run(logs / f"more{seed}", seed, lr, 8, 0.7, status)
+    compare([str(logs)])
+    text = Path("comparison/compare.md").read_text()
+    assert "| widths 8 | 0.2 | 72.00 ± 1.00 | 0.2 to 0.2 |" in text
+    (logs / "more1/result.json").unlink()
+    (logs / "more1/config.yaml").unlink()
+    compare([str(logs)])
+    assert "| widths 8 | 0.2 | 72.00 ± 1.00 | 0.2 to 0.3 |" in Path("comparison/compare.md").read_text()
 
 
 def test_runs_that_broke_off_are_counted_and_nothing_else(logs):

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cifar_lightning.files import write_bytes_atomic, write_text_atomic
@@ -13,7 +14,7 @@ from cifar_lightning.runs import HISTORY, RESULT
 from cifar_lightning.sweeps.check import Cost, check_runs
 from cifar_lightning.sweeps.compare import compare_runs
 from cifar_lightning.sweeps.execute import Outcome, done
-from cifar_lightning.sweeps.groups import PLAN, read_runs
+from cifar_lightning.sweeps.groups import PLAN, RunRecord, read_runs
 from cifar_lightning.sweeps.launch import launch
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep, expand, load_sweep
 
@@ -83,7 +84,8 @@ def sweep(args: Sequence[str] | None = None) -> int:
         print("Stopped. Start the same command again to go on where it was.", flush=True)
         return 130
     folder = kept or parent
-    path = compare_runs(read_runs([folder]), parsed.output or folder / "comparison", title=f"runs of {plan.name}")
+    found = [with_predictions(run, parent) for run in read_runs([folder])]
+    path = compare_runs(found, parsed.output or folder / "comparison", title=f"runs of {plan.name}")
     print(f"Comparison: {path}")
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
@@ -96,6 +98,12 @@ def keep(folder: Path, kept: Path, stages: list[str]) -> None:
             if not (folder / name).is_file():  # it diverged in its first epoch
                 continue
             write_bytes_atomic(kept / name, (folder / name).read_bytes())
+
+
+def with_predictions(run: RunRecord, parent: Path) -> RunRecord:
+    """The same run where its predictions are, which are too large to keep, if they are on this machine."""
+    here = parent / run.folder.name
+    return replace(run, folder=here) if (here / "predictions").is_dir() else run
 
 
 def write_plan(path: Path, plan: Sweep, runs: list[PlannedRun]) -> None:

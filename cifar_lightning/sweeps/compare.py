@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cifar_lightning.files import write_text_atomic
 from cifar_lightning.report.page import Page, Section, Text, write_page
+from cifar_lightning.sweeps.dependence import dependence
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
-from cifar_lightning.sweeps.sections import by_class, costs, curves, dependence, mean_of, results, tests
+from cifar_lightning.sweeps.sections import by_class, costs, curves, mean_of, results, tests
 
 __all__ = ["compare", "compare_runs"]
 

@@ -8,16 +8,24 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost, plot_dependence
-from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
-from cifar_lightning.report.page import Picture, Table, Text
-from cifar_lightning.sweeps.groups import Group, label
+import torch
 
-__all__ = ["by_class", "costs", "curves", "dependence", "mean_of", "results", "tests"]
+from cifar_lightning import CLASSES
+from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost
+from cifar_lightning.analysis.mistakes import confused_pairs
+from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
+from cifar_lightning.data.split import evenly
+from cifar_lightning.report.page import Picture, Table, Text
+from cifar_lightning.sweeps.groups import Group
+
+__all__ = ["Part", "by_class", "costs", "curves", "mean_of", "results", "spread_text", "tests"]
 
 LINES = 10
 """Groups in a chart of curves: more, and nobody could follow one."""
+COLUMNS = 8
+"""Epochs in a table of curves."""
+CONFUSIONS = 5
+"""Pairs of classes shown of each group."""
 ROWS = 28
 """A table of tests with more rows is folded: as many as there are pairs of eight groups."""
 PAIRS_OF = 8
@@ -182,7 +190,11 @@ def curves(groups: Sequence[Group]) -> list[Part]:
     if val:
         title = f"Validation accuracy over the epochs{which}"
         figure = plot_bands(val, "validation accuracy, %", title)
-        parts.append(Picture("curves_val", figure, f"{title}; the band is the range of the seeds."))
+        length = max(len(seed) for seeds in val.values() for seed in seeds)
+        epochs = [int(epoch) + 1 for epoch in evenly(length, COLUMNS)]
+        rows = [[name, *(spread_text(at_epoch(seeds, epoch)) for epoch in epochs)] for name, seeds in val.items()]
+        numbers = Table(["group", *(f"epoch {epoch}, %" for epoch in epochs)], rows, title)
+        parts.append(Picture("curves_val", figure, f"{title}; the band is the range of the seeds.", numbers))
         gaps = {
             g.label: [
                 [a - b for a, b in zip(r.history["train/acc"], r.history["val/acc"], strict=False)]
@@ -197,29 +209,10 @@ def curves(groups: Sequence[Group]) -> list[Part]:
     return parts
 
 
-def dependence(groups: Sequence[Group], metric: str) -> list[Part]:
-    """A chart for each setting that is a number: the other settings make its lines."""
-    parts: list[Part] = []
-    keys = list(groups[0].point)
-    for key in keys:
-        others = [other for other in keys if other != key]
-        series: dict[str, dict[float, list[float]]] = {}
-        for group in groups:
-            value, seeds = group.point[key], list(group.values(metric).values())
-            if isinstance(value, int | float) and not isinstance(value, bool) and seeds:
-                series.setdefault(label(group.point, others), {})[float(value)] = seeds
-        series = {name: line for name, line in series.items() if len(line) > 1}
-        if series:
-            title = f"{metric} against {key}"
-            rows = [
-                [name, f"{x:g}", str(len(line[x])), spread_text(summarise(line[x]))]
-                for name, line in series.items()
-                for x in sorted(line)
-            ]
-            numbers = Table(["line", key, "n", f"{metric}, %"], rows, title)
-            figure = plot_dependence(series, key, f"{metric}, %", title)
-            parts.append(Picture(f"dependence_{key.replace('.', '_')}", figure, f"{title}.", numbers))
-    return parts
+def at_epoch(seeds: Sequence[Sequence[float]], epoch: int) -> Summary | None:
+    """Of the curves of the seeds that got that far; epochs count from 1."""
+    values = [seed[epoch - 1] for seed in seeds if len(seed) >= epoch]
+    return summarise(values) if values else None
 
 
 def by_class(groups: Sequence[Group]) -> list[Part]:
@@ -234,4 +227,16 @@ def by_class(groups: Sequence[Group]) -> list[Part]:
     means = {name: [summary.mean for summary in row if summary] for name, row in summaries.items()}
     figure = plot_classes(means, CLASSES, title)
     numbers = Table(["group", *(f"{name}, %" for name in CLASSES)], rows, title)
-    return [Picture("classes", figure, f"{title}, mean over seeds.", numbers)]
+    return [Picture("classes", figure, f"{title}, mean over seeds.", numbers), confusions(shown)]
+
+
+def confusions(groups: Sequence[Group]) -> Table:
+    """The classes that each group takes for each other most often, on the test images of all its seeds."""
+    rows = []
+    for group in groups:
+        matrices = [run.result["test"]["confusion"] for run in group.runs if run.finished]
+        pairs = confused_pairs(torch.tensor(matrices).sum(0), CONFUSIONS)
+        words = [f"{CLASSES[p.label]} as {CLASSES[p.prediction]}: {100 * p.share:.1f}" for p in pairs]
+        rows.append([group.label, *words, *[""] * (CONFUSIONS - len(words))])
+    header = ["group", *(f"{n}." for n in range(1, CONFUSIONS + 1))]
+    return Table(header, rows, "Most frequent confusions: true class as predicted one, % of the images of the true one")
