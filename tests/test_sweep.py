@@ -17,7 +17,9 @@ import pytest
 from tiny import state_sha256
 
 from cifar_lightning.sweeps.check import Cost
+from cifar_lightning.sweeps.command import with_predictions
 from cifar_lightning.sweeps.execute import RunDiedError, done, execute, next_command
+from cifar_lightning.sweeps.groups import RunRecord
 from cifar_lightning.sweeps.launch import check_resources, start_ray
 from cifar_lightning.sweeps.plan import PlannedRun, Prune, Sweep
 
@@ -255,6 +257,13 @@ def test_numbers_that_are_kept_stand_for_their_runs(undisturbed, tmp_path):
     with (kept / "comparison/compare.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [[cell for column, cell in row.items() if column != "fit, s"] for row in rows] == table(undisturbed)
+
+
+def test_predictions_are_found_where_they_are():
+    kept = RunRecord(Path("kept/smoke/one"), 0, {}, {}, {})
+    assert with_predictions(kept, Path("logs/smoke")) is kept
+    Path("logs/smoke/one/predictions").mkdir(parents=True)
+    assert with_predictions(kept, Path("logs/smoke")) == dataclasses.replace(kept, folder=Path("logs/smoke/one"))
 
 
 def test_without_ray_one_message_says_how_to_get_it(monkeypatch):
