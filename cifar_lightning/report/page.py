@@ -134,36 +134,40 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
 
 def folded_html(summary: str, table: Table) -> str:
     """A table that shows its summary alone until it is opened."""
-    return f"<details><summary>{html.escape(summary)}</summary>{table_html(table)}</details>"
+    shown = table_html(table, captioned=summary != table.caption)
+    return f"<details><summary>{html.escape(summary)}</summary>{shown}</details>"
 
 
 def folded_markdown(summary: str, table: Table) -> list[str]:
     """The same in Markdown."""
-    return [f"<details><summary>{html.escape(summary)}</summary>", "", *table_markdown(table), "</details>", ""]
+    shown = table_markdown(table, captioned=summary != table.caption)
+    return [f"<details><summary>{html.escape(summary)}</summary>", "", *shown, "</details>", ""]
 
 
-def table_html(table: Table) -> str:
+def table_html(table: Table, captioned: bool = True) -> str:
     """A table that scrolls on its own where it is wider than the screen."""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
     rows = "".join(
         f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in table.rows
     )
-    caption = html.escape(table.caption)
+    name = html.escape(table.caption, quote=True)
+    caption = f"<caption>{name}</caption>" if captioned else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table>{caption}'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def table_markdown(table: Table) -> list[str]:
-    """The lines of a table, and its caption."""
+def table_markdown(table: Table, captioned: bool = True) -> list[str]:
+    """The lines of a table, under its caption."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(escape(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = line(["---", *("---:" for _ in table.header[1:])])
-    return [escape(table.caption), "", line(table.header), rule, *(line(row) for row in table.rows), ""]
+    caption = [escape(table.caption), ""] if captioned else []
+    return [*caption, line(table.header), rule, *(line(row) for row in table.rows), ""]
 
 
 def escape(text: str) -> str:
