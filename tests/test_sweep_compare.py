@@ -14,10 +14,12 @@ import yaml
 from scipy import stats
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import pareto_front
+from cifar_lightning.analysis.comparison import pareto_front, plot_cost
+from cifar_lightning.analysis.statistics import Summary
 from cifar_lightning.sweeps.compare import compare
 from cifar_lightning.sweeps.dependence import plateau
-from cifar_lightning.sweeps.groups import RunRecord, group_runs, read_runs
+from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
+from cifar_lightning.sweeps.sections import leaders
 
 ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
 
@@ -204,6 +206,26 @@ def test_nothing_to_compare(logs):
     write_run(Path("failed/one"), 0, 0.1, 8, 0.1, status="failed")
     with pytest.raises(ValueError, match="Expected finished runs to compare, got 1 that are not"):
         compare(["failed"])
+
+
+def test_of_many_groups_the_best_of_each_kind_are_drawn():
+    many = [Group(f"{net} {lr}", {"net": net, "lr": lr}, []) for lr in range(7) for net in ("MLP", "CNN")]
+    shown, which = leaders(many)
+    assert [group.label for group in shown] == ["MLP 0", "CNN 0"]
+    assert which == ", the best of each kind of 14 groups"
+    numbers = [Group(str(lr), {"lr": lr}, []) for lr in range(14)]
+    assert leaders(numbers) == (numbers[:12], ", the best 12 of 14 groups")
+    assert leaders(many[:12]) == (many[:12], "")
+
+
+def test_of_many_groups_those_that_nothing_beats_are_named():
+    points = {f"group {i}": (1.0 + i, Summary(3, 0.5 + 0.01 * (i % 7), None, None)) for i in range(30)}
+    axes = plot_cost(points, "weights", "accuracy, %", "title").axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sorted(names) == sorted(["all others", *(f"group {i}" for i in range(7))])
+    few = dict(list(points.items())[:20])
+    axes = plot_cost(few, "weights", "accuracy, %", "title").axes[0]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == few.keys()
 
 
 def test_the_front_is_what_no_other_point_beats():

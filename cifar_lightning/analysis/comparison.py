@@ -15,6 +15,9 @@ from cifar_lightning.analysis.style import GREY, new_figure
 
 __all__ = ["pareto_front", "plot_bands", "plot_classes", "plot_cost", "plot_dependence"]
 
+LIGHT = "#B0B0B0"
+NAMED = 20
+"""Groups in a chart of costs: of more, only those that nothing beats have names."""
 STYLES = [(colour, marker, line) for line in ("-", "--", ":") for colour, marker in zip(PALETTE, MARKERS, strict=True)]
 
 
@@ -47,14 +50,19 @@ def plot_cost(points: Mapping[str, tuple[float, Summary]], xlabel: str, ylabel: 
     means = [summary.mean for _, summary in points.values()]
     front = pareto_front(costs, means)
     axes.plot([costs[i] for i in front], [100 * means[i] for i in front], "-", color=GREY, linewidth=1, zorder=0)
-    for (name, (cost, summary)), (colour, marker, _) in zip(points.items(), STYLES * len(points), strict=False):
-        axes.errorbar(
-            cost, 100 * summary.mean, 100 * (summary.std or 0), color=colour, fmt=marker, label=name, capsize=2
-        )
+    # So many groups as there are looks are named; of more, those that nothing beats.
+    named = list(range(len(points))) if len(points) <= NAMED else front
+    others = [i for i in range(len(points)) if i not in named]
+    if others:
+        axes.plot([costs[i] for i in others], [100 * means[i] for i in others], ".", color=LIGHT, label="all others")
+    names, summaries = list(points), [summary for _, summary in points.values()]
+    for i, (colour, marker, _) in zip(named, STYLES * len(points), strict=False):
+        error = 100 * (summaries[i].std or 0)
+        axes.errorbar(costs[i], 100 * means[i], error, color=colour, fmt=marker, label=names[i], capsize=2)
     scale(axes, costs)
     axes.set(xlabel=f"{xlabel}; the line joins those that no other beats", ylabel=ylabel)
     axes.grid(alpha=0.3)
-    legend(figure, len(points))
+    legend(axes, len(points))
     return figure
 
 
@@ -78,7 +86,7 @@ def plot_bands(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, tit
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    legend(figure, len(curves))
+    legend(axes, len(curves))
     return figure
 
 
@@ -111,7 +119,7 @@ def plot_dependence(
     scale(axes, [x for line in series.values() for x in line])
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
-    legend(figure, len(series))
+    legend(axes, len(series))
     return figure
 
 
@@ -144,7 +152,7 @@ def scale(axes: Axes, xs: Sequence[float]) -> None:
         axes.set_xscale("log")
 
 
-def legend(figure: Figure, entries: int) -> None:
+def legend(axes: Axes, entries: int) -> None:
     """Names the lines beside the chart, where they hide nothing."""
     if entries > 1:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=8)

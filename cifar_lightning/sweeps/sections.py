@@ -16,11 +16,11 @@ from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.data.split import evenly
 from cifar_lightning.report.page import Picture, Table, Text
-from cifar_lightning.sweeps.groups import Group
+from cifar_lightning.sweeps.groups import Group, as_key
 
 __all__ = ["Part", "by_class", "costs", "curves", "mean_of", "results", "spread_text", "tests"]
 
-LINES = 10
+LINES = 12
 """Groups in a chart of curves: more, and nobody could follow one."""
 COLUMNS = 8
 """Epochs in a table of curves."""
@@ -181,11 +181,28 @@ def costs(groups: Sequence[Group], metric: str) -> list[Part]:
     return parts
 
 
+def leaders(groups: Sequence[Group]) -> tuple[list[Group], str]:
+    """Groups for a chart, best first, and words for its title that say which, if they are not all.
+
+    Of too many, the best of each kind: groups are of one kind when they differ in numbers alone, as learning rates.
+    """
+    if len(groups) <= LINES:
+        return list(groups), ""
+    kinds: dict[str, Group] = {}
+    for group in groups:
+        settings = {key: value for key, value in group.point.items() if not isinstance(value, int | float)}
+        kinds.setdefault(as_key(settings), group)
+    if 1 < len(kinds) <= LINES:
+        return list(kinds.values()), f", the best of each kind of {len(groups)} groups"
+    return list(groups[:LINES]), f", the best {LINES} of {len(groups)} groups"
+
+
 def curves(groups: Sequence[Group]) -> list[Part]:
     """Validation accuracy and generalisation gap over the epochs."""
     parts: list[Part] = []
-    shown = [group for group in groups if any(run.history.get("val/acc") for run in group.runs if run.finished)][:LINES]
-    which = "" if len(shown) == len(groups) else f", the best {len(shown)} of {len(groups)} groups"
+    shown, which = leaders(
+        [group for group in groups if any(run.history.get("val/acc") for run in group.runs if run.finished)]
+    )
     val = {g.label: [r.history["val/acc"] for r in g.runs if r.finished and r.history.get("val/acc")] for g in shown}
     if val:
         title = f"Validation accuracy over the epochs{which}"
@@ -217,11 +234,10 @@ def at_epoch(seeds: Sequence[Sequence[float]], epoch: int) -> Summary | None:
 
 def by_class(groups: Sequence[Group]) -> list[Part]:
     """Accuracy on the test images of each class: where the errors of a network lie."""
-    shown = [g for g in groups if all(g.values(f"test/class_acc/{name}") for name in CLASSES)][:LINES]
+    shown, which = leaders([g for g in groups if all(g.values(f"test/class_acc/{name}") for name in CLASSES)])
     if not shown:
         return []
     summaries = {g.label: [summary_of(g, f"test/class_acc/{name}") for name in CLASSES] for g in shown}
-    which = "" if len(shown) == len(groups) else f", the best {len(shown)} of {len(groups)} groups"
     title = f"Test accuracy of each class{which}"
     rows = [[name, *(spread_text(summary, places=1) for summary in row)] for name, row in summaries.items()]
     means = {name: [summary.mean for summary in row if summary] for name, row in summaries.items()}
