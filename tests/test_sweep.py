@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -84,6 +85,17 @@ def descendants(ancestor: int, words: str) -> list[int]:
     return found
 
 
+def listening(pids: list[int]) -> list[str]:
+    """Addresses that processes listen on, as hexadecimal numbers."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                sockets.add(os.readlink(link))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+
+
 def finished(save_dir: Path) -> int:
     """Number of runs that have been trained."""
     results = (json.loads(path.read_text()) for path in (save_dir / "smoke").glob("*/result.json"))
@@ -160,9 +172,12 @@ def test_killed_again_and_again_it_ends_in_the_same_table(undisturbed, tmp_path)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_asked_to_stop_it_says_how_to_go_on_and_leaves_nothing_behind(tmp_path, number):
+def test_it_listens_to_nobody_else_and_when_asked_to_stop_leaves_nothing_behind(tmp_path, number):
     process = start(tmp_path, "--no-estimate")
     wait_until(lambda: trainings(tmp_path))
+    addresses = listening([process.pid, *descendants(process.pid, "")])
+    assert len(addresses) >= 3  # Ray's store, its node and the workers
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, lowest byte first
     process.send_signal(number)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out

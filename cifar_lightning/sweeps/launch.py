@@ -21,6 +21,9 @@ __all__ = ["launch"]
 
 logger = logging.getLogger(__name__)
 
+NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where this variable is 0, as on those systems, Ray's processes listen on loopback alone."""
+
 
 def launch(
     sweep: Sweep,
@@ -105,6 +108,8 @@ def start_ray(address: str | None) -> Any:
     Raises:
         ValueError: when it is not installed, or there is nothing at the address.
     """
+    if address is None:
+        os.environ.setdefault(NO_CLUSTER, "0")  # Ray looks at it when it is imported
     try:
         import ray
     except ImportError as error:
@@ -112,7 +117,7 @@ def start_ray(address: str | None) -> Any:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if address is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
         # Ray would give its workers the lowest priority, and a single busy process beside them would stop the sweep.
         options["_system_config"] = {"worker_niceness": 0}
     else:
