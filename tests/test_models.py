@@ -55,7 +55,7 @@ def test_parameters_of_a_cnn(norm, kernel_size, pooling):
     expected = 12 * 10
     for fan_in, width in channels:
         expected += kernel_size**2 * fan_in * width + width * (1 if norm == "none" else 2)
-    assert n_params(CNN([8, 12], [2, 3], kernel_size, norm, pooling=pooling)) == expected
+    assert n_params(CNN([8, 12], [2, 3], kernel_size=kernel_size, norm=norm, pooling=pooling)) == expected
 
 
 def test_default_widths():
@@ -164,7 +164,7 @@ def test_options_of_the_cnn(norm, layer, activation, pooling, residual):
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
 @pytest.mark.parametrize("pooling", ["max", "average", "stride"])
 def test_five_stages_of_any_kernel_end_in_one_pixel(kernel_size, pooling):
-    net = CNN([4, 4, 4, 4, 4], [1, 1, 2, 1, 1], kernel_size, pooling=pooling)
+    net = CNN([4, 4, 4, 4, 4], [1, 1, 2, 1, 1], kernel_size=kernel_size, pooling=pooling)
     x = torch.randn(2, 3, 32, 32)
     for size, stage in zip((16, 8, 4, 2, 1), net.stages, strict=True):
         x = stage(x)
