@@ -197,6 +197,25 @@ def test_predictions_are_compared_image_by_image(logs):
     assert "| lr 0.2, widths 8; lr 0.1, widths 8 | 0 | 2 | 1 | 1.0000 |" in text
 
 
+@pytest.mark.parametrize(
+    ("baseline", "pairs"),  # one run alone has no test
+    [
+        ("lr 0.1", [("lr 0.2, widths 8", "lr 0.1, widths 8")]),
+        ("widths 8", [("lr 0.1, widths 16", "lr 0.1, widths 8")]),
+        ("lr 0.2, widths 8", [(f"lr 0.1, widths {width}", "lr 0.2, widths 8") for width in (8, 16)]),
+    ],
+)
+def test_groups_are_tested_against_a_baseline(logs, baseline, pairs):
+    compare([str(logs), "--baseline", baseline])
+    text = Path("comparison/compare.md").read_text()
+    assert re.findall(r"\| (\S.*) − (.*) \| [23] \|", text) == pairs
+
+
+def test_no_group_is_the_baseline(logs):
+    with pytest.raises(ValueError, match=r"Expected `--baseline` to be the label of a group.*got 'widths 9'. The gr"):
+        compare([str(logs), "--baseline", "widths 9"])
+
+
 def test_nothing_to_compare(logs):
     Path("empty").mkdir()
     with pytest.raises(ValueError, match="Expected a run or a folder of runs, got empty"):

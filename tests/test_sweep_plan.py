@@ -100,6 +100,7 @@ def test_ids_are_names_of_files_whatever_the_values():
         ({"seeds": [1, 1]}, "Expected `seeds` to be different numbers"),
         ({"metric": "test/acc"}, "the test images choose nothing"),
         ({"cpus": 0}, "Expected `cpus` to be at least 1, got 0"),
+        ({"baseline": "a"}, "Expected `baseline` to be the label of a point, got 'a'"),
         ({"retries": -1}, "Expected `retries` to be at least 0, got -1"),
         ({"axes": [{"a": [1], "b": [1, 2]}]}, "equally many values, got 1 of a, 2 of b"),
         ({"axes": [{"a": []}]}, "Expected every axis to have keys and values"),

@@ -85,7 +85,8 @@ def sweep(args: Sequence[str] | None = None) -> int:
         return 130
     folder = kept or parent
     found = [with_predictions(run, parent) for run in read_runs([folder])]
-    path = compare_runs(found, parsed.output or folder / "comparison", title=f"runs of {plan.name}")
+    output = parsed.output or folder / "comparison"
+    path = compare_runs(found, output, title=f"runs of {plan.name}", baseline=plan.baseline)
     print(f"Comparison: {path}")
     return 1 if any(outcome.error for outcome in outcomes) else 0
 

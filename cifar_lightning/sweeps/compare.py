@@ -12,7 +12,7 @@ from cifar_lightning.files import write_text_atomic
 from cifar_lightning.report.page import Page, Section, Text, write_page
 from cifar_lightning.sweeps.dependence import dependence
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
-from cifar_lightning.sweeps.sections import by_class, costs, curves, mean_of, results, tests
+from cifar_lightning.sweeps.sections import by_class, costs, curves, mean_of, results, significance
 
 __all__ = ["compare", "compare_runs"]
 
@@ -24,6 +24,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="run folders, or folders of them")
     made.add_argument("--metric", help="what to compare by; default: test/acc where every run was tested, else val/acc")
+    made.add_argument(
+        "--baseline", help="label to test against: of a group, or the part in which the others differ from one"
+    )
     made.add_argument("--output", type=Path, default=Path("comparison"), help="folder to write into")
     return made
 
@@ -41,15 +44,22 @@ def compare(args: Sequence[str] | None = None) -> int:
         ValueError: when there is nothing to compare.
     """
     parsed = parser().parse_args(args)
-    print(f"Comparison: {compare_runs(read_runs(parsed.folders), parsed.output, parsed.metric)}")
+    path = compare_runs(read_runs(parsed.folders), parsed.output, parsed.metric, baseline=parsed.baseline)
+    print(f"Comparison: {path}")
     return 0
 
 
-def compare_runs(found: Sequence[RunRecord], output: Path, metric: str | None = None, title: str = "runs") -> Path:
+def compare_runs(
+    found: Sequence[RunRecord],
+    output: Path,
+    metric: str | None = None,
+    title: str = "runs",
+    baseline: str | None = None,
+) -> Path:
     """The same for runs that were read already.
 
     Raises:
-        ValueError: when no run is finished, or none has the metric.
+        ValueError: when no run is finished, or none has the metric, or no group is the baseline.
     """
     groups = group_runs(found)
     finished = [run for run in found if run.finished]
@@ -65,7 +75,7 @@ def compare_runs(found: Sequence[RunRecord], output: Path, metric: str | None = 
     table = results(groups, metric)
     sections = [
         Section("Results", [Text(introduction(found, groups, metric)), table]),
-        Section("Are the differences more than chance?", tests(groups, metric)),
+        Section("Are the differences more than chance?", significance(groups, metric, baseline)),
         Section("What accuracy costs", costs(groups, metric)),
         Section("How it was reached", curves(groups)),
         Section("What it depends on", dependence(groups, metric)),

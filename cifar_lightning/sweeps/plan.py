@@ -48,6 +48,8 @@ class Sweep:
         mode: Whether it should be high or low.
         test: Run `test` on each finished run.
         predict: Run `predict` on each finished run, for comparisons image by image.
+        baseline: Label of a point that the others on its axis are tested against; null tests every two groups, or of
+            many the best against the others.
         cpus: Processor cores of each device of a run, and its threads.
         retries: How often a run that dies (is killed, runs out of memory) is started again. A run that ends with an
             error is not.
@@ -66,6 +68,7 @@ class Sweep:
     mode: Literal["max", "min"] = "max"
     test: bool = True
     predict: bool = False
+    baseline: str | None = None
     cpus: int = 1
     retries: int = 1
     prune: Prune | None = None
@@ -95,6 +98,9 @@ class Sweep:
             problems.append(
                 f"Expected `prune` with first_epochs of at least 1 and a factor of at least 2, got {self.prune}."
             )
+        labels = [point.get(LABEL) for axis in self.axes if isinstance(axis, list) for point in axis]
+        if self.baseline is not None and self.baseline not in labels:
+            problems.append(f"Expected `baseline` to be the label of a point, got {self.baseline!r}.")
         problems += axis_problems(self.axes)
         if problems:
             raise ValueError(" ".join(problems))

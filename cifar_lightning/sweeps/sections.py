@@ -18,7 +18,7 @@ from cifar_lightning.data.split import evenly
 from cifar_lightning.report.page import Picture, Table, Text
 from cifar_lightning.sweeps.groups import Group, as_key
 
-__all__ = ["Part", "by_class", "costs", "curves", "mean_of", "results", "spread_text", "tests"]
+__all__ = ["Part", "by_class", "costs", "curves", "mean_of", "results", "significance", "spread_text"]
 
 LINES = 12
 """Groups in a chart of curves: more, and nobody could follow one."""
@@ -95,9 +95,14 @@ def gap_of(group: Group) -> Summary | None:
     return summarise(gaps) if gaps else None
 
 
-def tests(groups: Sequence[Group], metric: str) -> list[Part]:
-    """Paired tests over seeds, and image by image where the predictions are there."""
-    found = paired_tests({group.label: group.values(metric) for group in groups}, chosen_pairs(groups))
+def significance(groups: Sequence[Group], metric: str, baseline: str | None = None) -> list[Part]:
+    """Paired tests over seeds, and image by image where the predictions are there.
+
+    Raises:
+        ValueError: when there is no such baseline.
+    """
+    pairs = chosen_pairs(groups, baseline)
+    found = paired_tests({group.label: group.values(metric) for group in groups}, pairs)
     parts: list[Part] = []
     if found:
         factor = 100 if "acc" in metric else 1
@@ -115,7 +120,7 @@ def tests(groups: Sequence[Group], metric: str) -> list[Part]:
         parts.append(
             Table(header, rows, f"Paired t-tests of {metric} over the seeds that both groups have", len(rows) > ROWS)
         )
-    if rows := image_by_image(groups):
+    if rows := image_by_image(groups, pairs):
         header = ["networks", "seed", "only the first is right", "only the second is right", "p"]
         parts.append(
             Table(header, rows, "McNemar's exact test on the predictions of the test images", len(rows) > ROWS)
@@ -123,20 +128,35 @@ def tests(groups: Sequence[Group], metric: str) -> list[Part]:
     return parts
 
 
-def chosen_pairs(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """All pairs of a few groups; of many, the best with each of the others."""
-    pairs = list(itertools.combinations([group.label for group in groups], 2))
-    return pairs if len(groups) <= PAIRS_OF else pairs[: len(groups) - 1]
+def chosen_pairs(groups: Sequence[Group], baseline: str | None) -> list[tuple[str, str]]:
+    """Each group with its baseline; without one all pairs of a few groups, and of many the best with the others."""
+    labels = [group.label for group in groups]
+    if baseline is None:
+        pairs = list(itertools.combinations(labels, 2))
+        return pairs if len(labels) <= PAIRS_OF else pairs[: len(labels) - 1]
+    if baseline in labels:
+        return [(label, baseline) for label in labels if label != baseline]
+    pairs = []
+    for label in labels:
+        parts = label.split(", ")
+        replaced = [", ".join([*parts[:i], baseline, *parts[i + 1 :]]) for i in range(len(parts))]
+        pairs += [(label, other) for other in replaced if other in labels and other != label]
+    if not pairs:
+        raise ValueError(
+            f"Expected `--baseline` to be the label of a group, or the part in which groups differ from one, got "
+            f"{baseline!r}. The groups are: {'; '.join(labels[:PAIRS_OF])}{' ...' if len(labels) > PAIRS_OF else ''}."
+        )
+    return pairs
 
 
-def image_by_image(groups: Sequence[Group]) -> list[list[str]]:
+def image_by_image(groups: Sequence[Group], pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
     """Rows of McNemar's test for pairs of groups, on the lowest seed whose predictions both have."""
     right: dict[str, dict[int, list[bool]]] = {}
     for group in groups:
         read = {run.seed: hits(run.folder / "predictions/test.csv") for run in group.runs}
         right[group.label] = {seed: answers for seed, answers in read.items() if answers}
     rows = []
-    for first, second in chosen_pairs(groups):
+    for first, second in pairs:
         shared = sorted(right[first].keys() & right[second].keys())
         if shared and len(right[first][shared[0]]) == len(right[second][shared[0]]):
             only_first, only_second, p = mcnemar(right[first][shared[0]], right[second][shared[0]])
