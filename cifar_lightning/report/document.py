@@ -16,7 +16,7 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; padding-bottom: .25rem; 
 figure { margin: 1rem 0; break-inside: avoid; }
 img { max-width: 100%; height: auto; }
 figcaption, caption { color: #4a4a4a; font-size: .9rem; text-align: left; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
