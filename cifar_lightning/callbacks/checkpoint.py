@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cifar_lightning.files import replacing
 
-__all__ = ["AtomicCheckpointIO", "RunCheckpoint"]
+__all__ = ["AtomicCheckpointIO", "RunCheckpoint", "flush"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -27,6 +27,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
+
+
+def flush(trainer: Trainer) -> None:
+    """Has the loggers write what they hold back."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        logger.save()
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -45,8 +51,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         """Flushes the curves first: a run that goes on from the checkpoint has all that came before it."""
-        for logger in trainer.loggers if trainer.is_global_zero else ():
-            logger.save()
+        flush(trainer)
         super()._save_checkpoint(trainer, filepath)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

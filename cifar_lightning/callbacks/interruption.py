@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from cifar_lightning import runs
+from cifar_lightning.callbacks.checkpoint import flush
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.records import TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
@@ -69,8 +70,7 @@ class Interruption(Callback):
             return
         asked = self._asked(trainer)
         if asked or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
-            for logger in trainer.loggers if trainer.is_global_zero else ():
-                logger.save()
+            flush(trainer)
             trainer.save_checkpoint(self.path)
         if asked:
             self._stop(trainer)
