@@ -56,9 +56,10 @@ def plot_cost(points: Mapping[str, tuple[float, Summary]], xlabel: str, ylabel: 
     if others:
         axes.plot([costs[i] for i in others], [100 * means[i] for i in others], ".", color=LIGHT, label="all others")
     names, summaries = list(points), [summary for _, summary in points.values()]
-    for i, (colour, marker, _) in zip(named, STYLES * len(points), strict=False):
+    for i, (colour, marker, line) in zip(named, STYLES * len(points), strict=False):
+        fill = colour if line == "-" else "white"  # ten looks, and the same ten hollow
         error = 100 * (summaries[i].std or 0)
-        axes.errorbar(costs[i], 100 * means[i], error, color=colour, fmt=marker, label=names[i], capsize=2)
+        axes.errorbar(costs[i], 100 * means[i], error, color=colour, fmt=marker, mfc=fill, label=names[i], capsize=2)
     scale(axes, costs)
     axes.set(xlabel=f"{xlabel}; the line joins those that no other beats", ylabel=ylabel)
     axes.grid(alpha=0.3)
