@@ -34,7 +34,8 @@ SHOWN = 300
 """Pictures in the gallery; the tables hold all."""
 STYLE = (
     "main ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem;list-style:none;padding:0}"
-    "main img{width:96px;height:96px;image-rendering:pixelated;display:block}small{color:#4a4a4a}"
+    "main img{width:96px;height:96px;image-rendering:pixelated;display:block}"
+    "small{color:#4a4a4a;overflow-wrap:anywhere}"
 )
 
 

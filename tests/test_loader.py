@@ -208,13 +208,15 @@ LABELS = torch.arange(6)
     ("batch", "message"),
     [
         ([PIXELS, LABELS], "it is a list, no cifar_lightning.data.loader.Batch"),
-        (Batch(PIXELS.float(), LABELS, LABELS), "images are torch.float32 (6, 3, 32, 32), not torch.uint8 (6, 3,"),
-        (Batch(PIXELS[:5], LABELS, LABELS), "images are torch.uint8 (5, 3, 32, 32), not torch.uint8 (6, 3,"),
-        (Batch(PIXELS.flatten(1), LABELS, LABELS), "images are torch.uint8 (6, 3072), not torch.uint8 (6, 3,"),
+        (Batch(PIXELS, LABELS.tolist(), LABELS), "labels are no tensors"),
+        (Batch(PIXELS.float(), LABELS, LABELS), "images are torch.float32 (6, 3, 32, 32), not torch.uint8 (B, 3,"),
+        (Batch(PIXELS[:5], LABELS, LABELS), "not as many of each: (5,) images, (6,) labels, (6,) indices"),
+        (Batch(PIXELS.flatten(1), LABELS, LABELS), "images are torch.uint8 (6, 3072), not torch.uint8 (B, 3,"),
         (Batch(PIXELS, LABELS + 5, LABELS), "labels go from 5 to 10, not from 0 to 9"),
         (Batch(PIXELS, LABELS - 1, LABELS), "labels go from -1 to 4, not from 0 to 9"),
-        (Batch(PIXELS, LABELS.float(), LABELS), "labels are torch.float32 (6,), not torch.int64 (6,)"),
-        (Batch(PIXELS, LABELS, LABELS[:3]), "indices have the shape (3,), not that of the labels"),
+        (Batch(PIXELS, LABELS.float(), LABELS), "labels are torch.float32 (6,), not torch.int64 (B,)"),
+        (Batch(PIXELS[:1], LABELS[0], LABELS[:1]), "labels are torch.int64 (), not torch.int64 (B,)"),
+        (Batch(PIXELS, LABELS, LABELS[:3]), "not as many of each: (6,) images, (6,) labels, (3,) indices"),
     ],
 )
 def test_wrong_batches_are_caught_before_the_first_step(make_trainer, data, monkeypatch, stage, batch, message):

@@ -100,7 +100,10 @@ def test_ids_are_names_of_files_whatever_the_values():
         ({"seeds": [1, 1]}, "Expected `seeds` to be different numbers"),
         ({"metric": "test/acc"}, "the test images choose nothing"),
         ({"cpus": 0}, "Expected `cpus` to be at least 1, got 0"),
-        ({"baseline": "a"}, "Expected `baseline` to be the label of a point, got 'a'"),
+        ({"baseline": "a"}, "Expected `baseline` to be the label of a point beside others, got 'a'"),
+        ({"baseline": "a", "axes": [[{"label": "a"}]]}, "to be the label of a point beside others, got 'a'"),
+        ({"axes": [{"label": ["a, b"], "c": [1]}]}, "Expected every `label` without a comma, which joins those"),
+        ({"axes": [[{"label": "a, b", "c": 1}]]}, "Expected every `label` without a comma, which joins those"),
         ({"retries": -1}, "Expected `retries` to be at least 0, got -1"),
         ({"axes": [{"a": [1], "b": [1, 2]}]}, "equally many values, got 1 of a, 2 of b"),
         ({"axes": [{"a": []}]}, "Expected every axis to have keys and values"),
@@ -118,6 +121,11 @@ def test_what_is_no_sweep(arguments, message):
 def test_all_that_is_wrong_comes_in_one_message():
     with pytest.raises(ValueError, match=r"`seeds`.*`cpus`.*every axis"):
         small(seeds=[], cpus=0, axes=[{}])
+
+
+def test_a_baseline_is_a_label_of_either_kind_of_axis():
+    small(baseline="a", axes=[[{"label": "a", "model.dropout": 0.0}, {"label": "b", "model.dropout": 0.1}]])
+    small(baseline="a", axes=[{"label": ["a", "b"], "model.dropout": [0.0, 0.1]}])
 
 
 def test_too_many_runs():

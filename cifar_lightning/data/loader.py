@@ -38,17 +38,19 @@ def check_batch(batch: object) -> None:
     problems = []
     if not isinstance(batch, Batch):
         problems.append(f"it is a {type(batch).__name__}, no cifar_lightning.data.loader.Batch")
+    elif others := [name for name, value in batch._asdict().items() if not isinstance(value, Tensor)]:
+        problems.append(f"{', '.join(others)} are no tensors")
     else:
         images, labels, indices = batch
-        n = len(labels)
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) != n:
-            problems.append(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 ({n}, 3, height, width)")
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            problems.append(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 (B, 3, height, width)")
         if labels.dtype != torch.int64 or labels.ndim != 1:
-            problems.append(f"labels are {labels.dtype} {tuple(labels.shape)}, not torch.int64 ({n},)")
-        elif n and not 0 <= labels.min() <= labels.max() < len(CLASSES):
+            problems.append(f"labels are {labels.dtype} {tuple(labels.shape)}, not torch.int64 (B,)")
+        elif len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
             problems.append(f"labels go from {labels.min()} to {labels.max()}, not from 0 to {len(CLASSES) - 1}")
-        if indices.shape != labels.shape:
-            problems.append(f"indices have the shape {tuple(indices.shape)}, not that of the labels")
+        if not images.shape[:1] == labels.shape[:1] == indices.shape:
+            sizes = ", ".join(f"{tuple(value.shape[:1])} {name}" for name, value in batch._asdict().items())
+            problems.append(f"there are not as many of each: {sizes}")
     if problems:
         raise ValueError(f"Expected the data loader to yield batches of CIFAR-10, got one where {'; '.join(problems)}.")
 

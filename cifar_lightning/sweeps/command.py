@@ -86,9 +86,11 @@ def sweep(args: Sequence[str] | None = None) -> int:
     folder = kept or parent
     found = [with_predictions(run, parent) for run in read_runs([folder])]
     output = parsed.output or folder / "comparison"
-    path = compare_runs(found, output, title=f"runs of {plan.name}", baseline=plan.baseline)
+    failed = any(outcome.error for outcome in outcomes)
+    # Where runs failed, there may be no baseline, and there is something to compare all the same.
+    path = compare_runs(found, output, title=f"runs of {plan.name}", baseline=None if failed else plan.baseline)
     print(f"Comparison: {path}")
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    return 1 if failed else 0
 
 
 def keep(folder: Path, kept: Path, stages: list[str]) -> None:

@@ -103,7 +103,9 @@ def collect(
 
 
 def start_ray(address: str | None) -> Any:
-    """The module, connected: to a cluster, or to processes of its own that listen on loopback alone.
+    """The module, connected: to a cluster, or to processes of its own.
+
+    Those listen on loopback alone, unless Ray was imported before, which then has decided otherwise.
 
     Raises:
         ValueError: when it is not installed, or there is nothing at the address.

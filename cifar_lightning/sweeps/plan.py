@@ -98,9 +98,8 @@ class Sweep:
             problems.append(
                 f"Expected `prune` with first_epochs of at least 1 and a factor of at least 2, got {self.prune}."
             )
-        labels = [point.get(LABEL) for axis in self.axes if isinstance(axis, list) for point in axis]
-        if self.baseline is not None and self.baseline not in labels:
-            problems.append(f"Expected `baseline` to be the label of a point, got {self.baseline!r}.")
+        if self.baseline is not None and not any({self.baseline} < set(labels_of(axis)) for axis in self.axes):
+            problems.append(f"Expected `baseline` to be the label of a point beside others, got {self.baseline!r}.")
         problems += axis_problems(self.axes)
         if problems:
             raise ValueError(" ".join(problems))
@@ -122,6 +121,8 @@ def axis_problems(axes: list[Axis]) -> list[str]:
         problems.append(
             f"Expected `axes` without {', '.join(reserved)}: seeds have a list of their own, and folders follow."
         )
+    if joined := [label for axis in axes for label in labels_of(axis) if ", " in label]:
+        problems.append(f"Expected every `label` without a comma, which joins those of several axes, got {joined}.")
     for axis in axes:
         if not axis or not all(axis.values() if isinstance(axis, dict) else axis):
             problems.append(f"Expected every axis to have keys and values, got {axis}.")
@@ -218,6 +219,12 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
         same = sorted({run.id for run in runs if ids.count(run.id) > 1})
         raise ValueError(f"Expected different runs, got some of the axes' combinations twice: {', '.join(same)}.")
     return runs
+
+
+def labels_of(axis: Axis) -> list[str]:
+    """The names of the points of one axis that have one."""
+    found = axis.get(LABEL, []) if isinstance(axis, dict) else [point[LABEL] for point in axis if LABEL in point]
+    return [str(label) for label in found]
 
 
 def points_of(axis: Axis) -> list[dict[str, Any]]:

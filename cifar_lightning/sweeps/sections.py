@@ -95,7 +95,7 @@ def gap_of(group: Group) -> Summary | None:
     return summarise(gaps) if gaps else None
 
 
-def significance(groups: Sequence[Group], metric: str, baseline: str | None = None) -> list[Part]:
+def significance(groups: Sequence[Group], metric: str, baseline: str | None) -> list[Part]:
     """Paired tests over seeds, and image by image where the predictions are there.
 
     Raises:
