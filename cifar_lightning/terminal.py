@@ -29,7 +29,7 @@ IRRELEVANT = (
     ".*could be decompression bomb.*",  # pictures above our own limit are refused with a message
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph
 )
-# Lines of Lightning that advertise, or say what hardware is not there.
+# Lines of Lightning that advertise, or say what hardware is not there or what was asked for.
 NOISE = (
     "💡 Tip",
     "Loading `train_dataloader`",
@@ -39,6 +39,7 @@ NOISE = (
     "Seed set to",
     "Running in `fast_dev_run` mode",
     "GPU available: False",
+    "`Trainer.fit` stopped: `max_",  # in the middle of the progress bar
 )
 USER_ERRORS = (ValueError, OSError, ImportError)
 

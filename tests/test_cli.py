@@ -18,6 +18,7 @@ from tiny import CNN, DATA, MLP, fit, state_sha256
 from torch import Tensor
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.terminal import NOISE
 
 
 def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
@@ -51,7 +52,9 @@ def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
     confusion = torch.tensor(result["test"]["confusion"])
     assert confusion.sum() == 200
     assert confusion.diagonal().sum() / 200 == pytest.approx(result["test"]["metrics"]["test/acc"])
-    assert "SYNTHETIC" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "SYNTHETIC" in said
+    assert not [noise for noise in NOISE if noise in said]
 
     rows = (run / "predictions/test.csv").read_text().splitlines()
     assert len(rows) == 201
