@@ -39,7 +39,7 @@ def test_the_training_ends_there_and_says_where(net, what, value, capsys):
     assert cause in message
     assert re.search(rf"at {re.escape(place)}, learning rate 0\.\d+\. The checkpoints are as they were", message)
     result = json.loads((RUN / "result.json").read_text())
-    assert result["status"] == "diverged"
+    assert (result["status"], result["diverged"]) == ("failed", True)
     assert cause in result["error"]
     assert weights()["epoch"] == (0 if what == "loss" else 1)
     assert all(tensor.isfinite().all() for tensor in weights()["state_dict"].values())

@@ -263,6 +263,17 @@ def test_a_checkpoint_cut_short(model, path, share):
         check_checkpoint(path, model)
 
 
+def test_a_bit_that_has_flipped(model, path):
+    torch.save(checkpoint_of(model), path)
+    content = bytearray(path.read_bytes())
+    at = content.find(model.net.head.bias.detach().numpy().tobytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)  # takes it as it is
+    with pytest.raises(ValueError, match=r"cannot be read \(.*data/\d+ in it has changed since it was written"):
+        check_checkpoint(path, model)
+
+
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
 def test_code_in_a_checkpoint_does_not_run(model, path, tmp_path, form):
     marker = tmp_path / "ran"

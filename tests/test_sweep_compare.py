@@ -139,7 +139,7 @@ def test_the_range_of_a_setting_that_loses_little(means, expected):
 
 
 def test_a_range_ends_where_a_run_diverged(logs):
-    for seed, (lr, status) in enumerate(((0.3, "completed"), (0.3, "diverged"), (0.05, "completed"))):
+    for seed, (lr, status) in enumerate(((0.3, "completed"), (0.3, "failed"), (0.05, "completed"))):
         write_run(logs / f"more{seed}", seed, lr, 8, 0.7, status)
     compare([str(logs)])
     text = Path("comparison/compare.md").read_text()

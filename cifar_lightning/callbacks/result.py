@@ -169,16 +169,17 @@ class RunResult(Callback):
             entry,
             status="pruned" if pruned else "early_stopped" if stopped else "completed",
             error=None,
+            diverged=None,
         )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Marks a training that broke off; evaluations leave the status of the training alone."""
         if trainer.is_global_zero and trainer.state.fn == "fit" and self.run.is_dir() and any(self.run.iterdir()):
             status = "interrupted" if isinstance(exception, Interrupted | KeyboardInterrupt) else "failed"
-            if isinstance(exception, NotFiniteError):
-                status = "diverged"
             error = str(exception) if isinstance(exception, Interrupted) else repr(exception)
-            write_result(self.run, name=self.name, seed=self.seed, status=status, error=error[:500])
+            diverged = isinstance(exception, NotFiniteError) or None
+            about = {"status": status, "error": error[:500], "diverged": diverged}
+            write_result(self.run, name=self.name, seed=self.seed, **about)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of `validate`; validation inside a training is part of the training."""

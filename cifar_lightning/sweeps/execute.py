@@ -18,9 +18,6 @@ from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["Outcome", "RunDiedError", "done", "execute", "last_words"]
 
-UNTESTED = ("pruned", "diverged")
-"""A training that ended in one of these is not worth a test."""
-FINISHED = ("completed", "early_stopped", *UNTESTED)
 PROGRAM = [sys.executable, "-m", "cifar_lightning"]
 
 
@@ -49,10 +46,10 @@ def done(folder: Path, stages: list[str]) -> bool:
         stages: of "test" and "predict".
     """
     result = runs.read_result(folder) if folder.is_dir() else {}
-    if result.get("status") not in FINISHED:
+    if result.get("status") == "pruned" or result.get("diverged"):
+        return True  # an outcome as well, and not worth a test
+    if result.get("status") not in ("completed", "early_stopped"):
         return False
-    if result["status"] in UNTESTED:
-        return True
     return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
 
 
@@ -96,8 +93,7 @@ def execute(run: PlannedRun, sweep: Sweep, parent: Path, cwd: Path) -> Outcome:
 
 def next_command(run: PlannedRun, sweep: Sweep, folder: Path) -> list[str] | None:
     """What is to be done next; None when all is done."""
-    result = runs.read_result(folder) if folder.is_dir() else {}
-    if result.get("status") in FINISHED:
+    if done(folder, []):
         left = [stage for stage in sweep.stages if not done(folder, [stage])]
         return [*PROGRAM, left[0], "--run", str(folder)] if left else None
     if (folder / runs.CHECKPOINTS / "last.ckpt").is_file() and (folder / runs.CONFIG).is_file():

@@ -52,7 +52,7 @@ class RunRecord:
     def diverged(self) -> bool:
         """Whether it broke off, or ended with a loss that is not finite or clearly above that of guessing."""
         loss = self.metric("train/loss")
-        return self.result.get("status") in ("failed", "diverged") or (
+        return self.result.get("status") == "failed" or (
             self.finished and (loss is None or not math.isfinite(loss) or loss > DIVERGED)
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.training import DATA, KINDS, finish, fit, kill, start
+from faults.training import DATA, KINDS, finish, fit, kill, record, start
 from trees import write_class_folders
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -30,6 +30,7 @@ def test_ten_trainings_on_a_cold_root(tmp_path, repeat):
         assert decoded == (1 if part == "train" else 0), part  # fit does not look at the test images
         files = list((root / ".cifar_lightning").glob(f"{part}-*"))
         assert len(files) == decoded, files
+        record("cold_root", repeat=repeat, part=part, processes=PROCESSES, decoded=decoded, files=len(files))
     runs = sorted(path.name for path in Path("lightning_logs/crowd").iterdir())
     assert runs == sorted(f"version_{i}" for i in range(PROCESSES))
     assert all((Path("lightning_logs/crowd") / run / "checkpoints/last.ckpt").is_file() for run in runs)
@@ -69,6 +70,7 @@ def test_killed_while_it_writes_a_checkpoint(repeat):
     finish(start("test", "--run", "lightning_logs/big/part", "--ckpt_path", folder / "last.ckpt"))
     finish(start("fit", "--run", "lightning_logs/big/part", "--trainer.max_epochs=1"))
     assert not list(folder.glob(".*"))
+    record("kills_in_write", repeat=repeat, readable=True)
 
 
 def test_one_of_two_processes_goes_wrong():
@@ -77,7 +79,8 @@ def test_one_of_two_processes_goes_wrong():
     said = finish(process, status=2)
     assert "error: Expected finite numbers in training" in said
     run = Path("lightning_logs/cnn-two-processes/part")
-    assert json.loads((run / "result.json").read_text())["status"] == "diverged"
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["diverged"]) == ("failed", True)
     last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert last["epoch"] == 0
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())

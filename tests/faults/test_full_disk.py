@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.training import DATA, KINDS, finish, remains, start
+from faults.training import DATA, KINDS, finish, record, remains, start
 from PIL import Image
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -80,6 +80,7 @@ def test_a_full_disk(disk, tmp_path, site):
         finish(start(*words))
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     assert not [path for path in run.rglob(".*")], "something unfinished is left"
+    record("full_disk", site=site, command=SITES[site], message=message, files_before=len(before))
 
 
 def snapshot(run: Path) -> dict[str, bytes]:

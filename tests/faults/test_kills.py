@@ -5,7 +5,6 @@ FAULT_REPEATS says how often for each kind of training (default 1), FAULT_RESULT
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.training import KINDS, finish, fit, kill, remains, start
+from faults.training import KINDS, finish, fit, kill, record, remains, start
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 EPOCHS = 30
@@ -35,13 +34,6 @@ def undisturbed(tmp_path_factory):
         return known[kind]
 
     return of
-
-
-def record(test: str, **values: object) -> None:
-    """Adds a line to the results, if somebody wants them."""
-    if folder := os.environ.get("FAULT_RESULTS"):
-        with (Path(folder) / f"{test}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
