@@ -44,6 +44,7 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
+from cifar_lightning.rendezvous import meet_on_loopback
 
 __all__ = ["CifarCLI", "Parts"]
 
@@ -249,6 +250,7 @@ class CifarCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
         self.datamodule.setup(subcommand)
+        self.store = meet_on_loopback(self.trainer)
         alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
         with alone:
             super()._run_subcommand(subcommand)

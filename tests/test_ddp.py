@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from observe import LOOPBACK, descendants, listening, wait_until
 from tiny import CNN, DATA, fit, state_sha256
 
 pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
@@ -90,6 +92,23 @@ def test_two_processes_train_as_one_does_on_the_same_batches():
         # Sums in another order differ in the last bits, which ten steps with momentum enlarge; gradients of one half
         # of the batch would differ by more than 0.01.
         torch.testing.assert_close(states[1][name], weights, rtol=0, atol=2e-4)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_two_processes_meet_where_no_other_machine_comes():
+    words = ("-m", "cifar_lightning", "fit", *DATA, *CNN, *TWO, "--trainer.max_epochs=1000", "--version=two")
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_until(lambda: Path("lightning_logs/cnn/two/checkpoints/last.ckpt").is_file() or process.poll() is not None)
+        pids = [process.pid, *descendants(process.pid, "cifar_lightning")]
+        addresses = [set(listening([pid])) for pid in pids]
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert len(addresses) == 2, said
+    assert all(addresses), "each has at least a socket for the exchange of gradients"
+    assert set.union(*addresses) <= LOOPBACK
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import json
@@ -11,10 +10,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from observe import LOOPBACK, descendants, listening, processes, wait_until
 from tiny import state_sha256
 
 from cifar_lightning.sweeps.check import Cost
@@ -54,62 +53,15 @@ def table(save_dir: Path) -> list[list[str]]:
     return [[cell for column, cell in row.items() if column != "fit, s"] for row in rows]
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Parent and command line of every process that has one."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-        if line:
-            found[int(path.name)] = parent, line
-    return found
-
-
 def trainings(save_dir: Path) -> list[int]:
     """Ids of the processes that train a run of a sweep."""
     return [pid for pid, (_, line) in processes().items() if "-m cifar_lightning" in line and str(save_dir) in line]
-
-
-def descendants(ancestor: int, words: str) -> list[int]:
-    """Ids of the processes that a process has started, by itself or through others, whose line matches."""
-    everything = processes()
-    found = []
-    for pid, (parent, line) in everything.items():
-        while parent in everything and parent != ancestor:
-            parent = everything[parent][0]
-        if parent == ancestor and re.search(words, line):
-            found.append(pid)
-    return found
-
-
-def listening(pids: list[int]) -> list[str]:
-    """Addresses that processes listen on, as hexadecimal numbers."""
-    sockets = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            with contextlib.suppress(OSError):  # closed meanwhile
-                sockets.add(os.readlink(link))
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
 
 
 def finished(save_dir: Path) -> int:
     """Number of runs that have been trained."""
     results = (json.loads(path.read_text()) for path in (save_dir / "smoke").glob("*/result.json"))
     return sum(result["status"] == "completed" for result in results)
-
-
-def wait_until(condition, seconds: float = 180):
-    """What the condition gives as soon as that is anything."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it never happened")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +129,7 @@ def test_it_listens_to_nobody_else_and_when_asked_to_stop_leaves_nothing_behind(
     wait_until(lambda: trainings(tmp_path))
     addresses = listening([process.pid, *descendants(process.pid, "")])
     assert len(addresses) >= 3  # Ray's store, its node and the workers
-    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, lowest byte first
+    assert set(addresses) <= LOOPBACK
     process.send_signal(number)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out

@@ -1,0 +1,39 @@
+"""Where the processes of one training meet."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import Trainer
+from torch.distributed import TCPStore
+
+__all__ = ["meet_on_loopback"]
+
+
+def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
+    """Has the processes that this one is about to start on its machine meet on loopback, where no other machine comes.
+
+    PyTorch's first process would listen on all networks, and do what anyone who connects asks of its store. Machines
+    that torchrun, srun or MASTER_ADDR bring together meet where those say.
+
+    Args:
+        trainer: before it starts anything.
+
+    Returns:
+        The store at which they meet, which lasts as long as this object; None where it is not for us to choose.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    starts_them = isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally
+    if trainer.world_size == 1 or trainer.num_nodes > 1 or not starts_them or "MASTER_ADDR" in os.environ:
+        return None
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # PyTorch's word for: the store is there already
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    for backend in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
+    return store
