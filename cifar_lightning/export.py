@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.split import evenly
+from cifar_lightning.files import replacing
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.trained import load_trained
 
@@ -79,10 +80,9 @@ def export(args: list[str]) -> Path:
     images, source = some_images(data)
     with torch.inference_mode():
         expected = torch.cat([model(batch) for batch in images.split(250)])
-    # Written beside and renamed once it is checked: what stands under the name is always good.
-    unchecked = path.with_name(f".{path.name}.unchecked")
-    try:
-        run = (to_onnx if parsed.format == "onnx" else to_torch_export)(PixelsToLogits(model).eval(), unchecked)
+    write = to_onnx if parsed.format == "onnx" else to_torch_export
+    with replacing(path) as unchecked:  # what stands under the name is always good
+        run = write(PixelsToLogits(model).eval(), Path(unchecked.name))
         parts = [run(batch) for batch in (images[:1], *images[1:].split(250))]  # other sizes than the traced one
         worst, agree = compare(torch.cat(parts), expected)
         message = (
@@ -93,9 +93,6 @@ def export(args: list[str]) -> Path:
             raise ValueError(
                 f"Expected the exported network to answer as the checkpoint does within {TOLERANCE}. {message}."
             )
-        unchecked.replace(path)
-    finally:
-        unchecked.unlink(missing_ok=True)
     logger.info(f"{message}.")
     logger.info(f"Exported: {path}")
     return path

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["replacing", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["not_written", "replacing", "write_bytes_atomic", "write_text_atomic"]
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` when the block ends, flushed; an error leaves `path` alone.
+
+    What can only write to a path may write to the file's `name`.
 
     Raises:
         OSError: when it cannot be written, saying which and why.
@@ -22,7 +24,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        os.close(handle)
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -32,12 +35,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            before = "what was there is as it was" if path.exists() else "nothing was written"
-            raise OSError(
-                f"Expected to write {path}, got: {error.strerror or error} ({before}). Make room or choose another "
-                "folder, and start again."
-            ) from error
+            raise not_written(path, error) from error
         raise
+
+
+def not_written(path: Path, error: OSError) -> OSError:
+    """An error that says what was not written, why, and what to do."""
+    before = "what was there is as it was" if path.exists() else "nothing was written"
+    return OSError(
+        f"Expected to write {path}, got: {error.strerror or error} ({before}). Make room or choose another folder, and "
+        "start again."
+    )
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:

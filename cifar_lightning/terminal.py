@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TextIO
@@ -70,6 +71,12 @@ def is_signal(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(NOISE)
 
 
+def tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """Shows what ended a thread, but for full disks: TensorBoard's thread hands them on to whoever writes next."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
+
+
 def run_command(args: list[str]) -> int:
     """Runs the command line and turns a user's error into one message on standard error.
 
@@ -101,6 +108,7 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
     from cifar_lightning.processes import Interrupted
 
     set_up_logging()
+    threading.excepthook = tell_of_thread
     try:
         return work()
     except Interrupted as stop:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.context import as_classifier, epoch_metrics
+from cifar_lightning.files import not_written
 
 __all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
 
@@ -29,14 +32,31 @@ LEFT_OUT_OF_OPTIMIZERS = ("foreach", "fused", "differentiable", "maximize", "cap
 class RunLogger(TensorBoardLogger):
     """Lightning's logger without the curve of the epoch number, which is no result and runs backwards after a test."""
 
+    @property
+    def experiment(self) -> SummaryWriter:
+        """TensorBoard's writer, made when it is first asked for."""
+        with self._saying_where():
+            return super().experiment
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Writes scalars."""
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        with self._saying_where():
+            super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
     def save(self) -> None:
         """Flushes; Lightning's own writes an `hparams.yaml` as well, where `config.yaml` says it all."""
-        self.experiment.flush()
+        with self._saying_where():
+            self.experiment.flush()
+
+    @contextlib.contextmanager
+    def _saying_where(self) -> Iterator[None]:
+        """TensorBoard's thread fails without the name of its file."""
+        try:
+            yield
+        except OSError as error:
+            folder = Path(self.log_dir)
+            raise not_written(max(folder.glob("events*"), default=folder), error) from error
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float | str]:

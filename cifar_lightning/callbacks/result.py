@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -179,7 +180,8 @@ class RunResult(Callback):
             error = str(exception) if isinstance(exception, Interrupted) else repr(exception)
             diverged = isinstance(exception, NotFiniteError) or None
             about = {"status": status, "error": error[:500], "diverged": diverged}
-            write_result(self.run, name=self.name, seed=self.seed, **about)
+            with contextlib.suppress(OSError):  # on a full disk: what is told is the first file that did not fit
+                write_result(self.run, name=self.name, seed=self.seed, **about)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of `validate`; validation inside a training is part of the training."""

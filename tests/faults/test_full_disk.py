@@ -69,6 +69,7 @@ def test_a_full_disk(disk, tmp_path, site):
     assert "Traceback" not in said, said
     (message,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "No space left on device" in message
+    assert site in message.split(", got")[0], "it names another file"
     after = snapshot(run)
     assert {name: after.get(name) for name in before} == before, "a file that was there has changed"
     (disk / "filler").unlink()
