@@ -173,7 +173,7 @@ class CifarCLI(LightningCLI):
             own += given if isinstance(given, list) else [given]
         try:
             trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, TypeError) as error:  # the latter from the number of devices
             raise ValueError(
                 f"Expected `trainer` options that fit each other and this machine, got: {error} Look at "
                 "`--trainer.accelerator`, `--trainer.devices` and the option that this names."

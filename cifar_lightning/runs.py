@@ -77,8 +77,11 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
         version: name of this run, or None for the next free `version_<n>`.
 
     Raises:
-        ValueError: when the named version exists, or the folder cannot be made.
+        ValueError: when a name could not be shown, the named version exists, or the folder cannot be made.
     """
+    for option, value in (("name", name), ("version", version or "")):
+        if not value.isprintable():  # a NUL or a line break, which a copied text may hold
+            raise ValueError(f"Expected `{option}` to be of printable characters, got {value!r}.")
     parent = save_dir / name
     try:
         parent.mkdir(parents=True, exist_ok=True)

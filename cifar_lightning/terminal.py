@@ -26,6 +26,7 @@ IRRELEVANT = (
     ".*your dataloader is not resumable.*",  # the data module keeps its place
     ".*could not find the monitored key.*",  # a training that ends before its first validation
     ".*AMP with fp16 is not supported on CPU.*",  # an error of ours says so
+    ".*Glyph .* missing from font.*",  # a run may be named in any script; the picture is as good without
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
     ".*could be decompression bomb.*",  # pictures above our own limit are refused with a message
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph

@@ -111,6 +111,16 @@ def test_a_version_that_exists(tmp_path):
     assert f"`fit --run {folder}`" in str(caught.value)
 
 
+@pytest.mark.parametrize("bad", ["a\0b", "two\nlines", "\x1b[2J"])
+@pytest.mark.parametrize("option", ["name", "version"])
+def test_names_that_cannot_be_shown(tmp_path, option, bad):
+    names = {"name": "cnn", "version": "mine", option: bad}
+    with pytest.raises(ValueError, match=rf"Expected `{option}` to be of printable characters, got '") as caught:
+        claim_folder(tmp_path, **names)
+    assert bad not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for save_dir, name in ((tmp_path / "file", "cnn"), (tmp_path, "file")):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.training import DATA, KINDS, kill, start
+
+from cifar_lightning.files import write_text_atomic
 
 EVERY_S = 2.0
 
@@ -29,8 +32,19 @@ def look(pid: int) -> dict[str, float]:
     }
 
 
+def summary(samples: list[dict[str, float]]) -> dict[str, object]:
+    """Medians of the second tenth of the time and of the last, and by how much the memory grew between."""
+    tenth = len(samples) // 10
+    parts = {"second_tenth": samples[tenth : 2 * tenth], "last_tenth": samples[-tenth:]}
+    found = {
+        name: {when: statistics.median(sample[name] for sample in part) for when, part in parts.items()}
+        for name in ("rss", "files", "threads")
+    }
+    return {"growth": found["rss"]["last_tenth"] / found["rss"]["second_tenth"] - 1, **found}
+
+
 def main(seconds: float, output: Path) -> int:
-    """Runs it, and says by how much it grew after the first tenth."""
+    """Runs it, and says by how much it grew after the first tenth; what it saw is written as it goes."""
     samples = []
     with tempfile.TemporaryDirectory() as folder:
         options = ["--trainer.max_epochs=1000000", "--early_stopping.patience=1000000", "--save_dir", folder]
@@ -45,19 +59,14 @@ def main(seconds: float, output: Path) -> int:
                     print(Path(log.name).read_text(encoding="utf-8")[-2000:])
                     return 1
                 samples.append({"second": round(time.monotonic() - started, 1), **look(process.pid)})
-            kill(process, 15)
+                if len(samples) % 100 == 0 or time.monotonic() - started >= seconds:
+                    lines = Path(log.name).read_text(encoding="utf-8").splitlines()
+                    epochs = sum(line.startswith("epoch ") for line in lines)
+                    result = {"seconds": samples[-1]["second"], "epochs": epochs, **summary(samples)}
+                    write_text_atomic(output, json.dumps({**result, "samples": samples}) + "\n")
+            kill(process, signal.SIGTERM)
             process.wait()
-        epochs = sum(line.startswith("epoch ") for line in Path(log.name).read_text(encoding="utf-8").splitlines())
-    tenth = len(samples) // 10
-    parts = {"second_tenth": samples[tenth : 2 * tenth], "last_tenth": samples[-tenth:]}
-    summary = {
-        name: {when: statistics.median(sample[name] for sample in part) for when, part in parts.items()}
-        for name in ("rss", "files", "threads")
-    }
-    growth = summary["rss"]["last_tenth"] / summary["rss"]["second_tenth"] - 1
-    print(f"{epochs} epochs in {seconds:.0f} s: memory grew by {100 * growth:.2f} % after the first tenth; {summary}")
-    result = {"seconds": seconds, "epochs": epochs, "growth": growth, **summary, "samples": samples}
-    output.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    print(json.dumps(result))
     return 0
 
 

@@ -26,6 +26,7 @@ DATA = (
     "--data.translate_px=2",
     "--trainer.max_epochs=4",
     "--trainer.log_every_n_steps=1",
+    "--early_stopping.patience=1000",
 )
 EMA = ("--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay=0.9")
 ONE_CYCLE = ("--model.schedule=cosine", "--model.warmup_epochs=1")
