@@ -52,7 +52,7 @@ class LayerLogger(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Writes the norms, of the gradients before they are clipped."""
-        every, step = self.norms_every_n_steps, trainer.global_step
+        every, step = self.norms_every_n_steps, trainer.global_step + 1  # the step to come, as others count it
         if every == 0 or step % every or not trainer.is_global_zero or not trainer.loggers:
             return
         net = as_classifier(pl_module).net
@@ -69,7 +69,7 @@ class LayerLogger(Callback):
         rows = {f"layer_weight_norm/{name}": value for name, value in zip(trained, values[0].tolist(), strict=True)}
         rows |= {f"layer_gradient_norm/{name}": value for name, value in zip(trained, values[1].tolist(), strict=True)}
         rows["step/gradient_norm"] = float(values[1].norm())
-        self._write(trainer, rows)
+        self._write(trainer, rows, step)
 
     def on_validation_batch_end(
         self,
@@ -97,10 +97,10 @@ class LayerLogger(Callback):
                 f"layer_activation_std/{name}": found.std,
                 f"layer_dead_units/{name}": found.dead,
             }
-        self._write(trainer, rows)
+        self._write(trainer, rows, trainer.global_step)
 
-    def _write(self, trainer: Trainer, rows: dict[str, float]) -> None:
+    def _write(self, trainer: Trainer, rows: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for tag, value in rows.items():
-                    logger.experiment.add_scalar(tag, value, trainer.global_step)
+                    logger.experiment.add_scalar(tag, value, step)

@@ -45,9 +45,10 @@ KINDS = {
 
 def start(*args: object, output: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     """A command of the program, on one thread, in a group of its own."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "cifar_lightning", *(str(arg) for arg in args)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
