@@ -1,15 +1,18 @@
-"""Where the processes of one training meet."""
+"""Where the processes of one training meet, and what is said when one of them is lost."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
-from torch.distributed import TCPStore
+from torch.distributed import DistError, TCPStore
 
-__all__ = ["meet_on_loopback"]
+__all__ = ["explaining_a_loss", "meet_on_loopback"]
 
 
 def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
@@ -37,3 +40,25 @@ def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
     for backend in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
     return store
+
+
+@contextlib.contextmanager
+def explaining_a_loss(trainer: Trainer, run: Path | None) -> Iterator[None]:
+    """Turns the error of a connection to another process of the training into one message, of the first process.
+
+    Raises:
+        ConnectionError: when another process has ended, or cannot be reached.
+        SystemExit: the same in all but the first.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, DistError) and "/gloo/" not in str(error):
+            raise
+        if not trainer.is_global_zero:
+            raise SystemExit(1) from error
+        resume = f"Go on with: fit --run {run}" if run else "Start again."
+        raise ConnectionError(
+            "Expected all processes of the training to stay, but another one has ended or cannot be reached. Without "
+            f"an error of its own above, the system may have killed it for its memory. {resume}"
+        ) from error

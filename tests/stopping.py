@@ -52,11 +52,19 @@ class Signal(Callback):
 
 
 class Fail(Callback):
-    """Fails after the first training batch."""
+    """Fails after a number of training batches.
 
-    def on_train_batch_end(self, *args: object) -> None:
+    Args:
+        after: Batches of the whole training.
+    """
+
+    def __init__(self, after: int = 1) -> None:
+        self.after = after
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
         """Raises."""
-        raise ValueError("Expected nothing; this callback fails.")
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.after:
+            raise ValueError("Expected nothing; this callback fails.")
 
 
 class Poison(Callback):

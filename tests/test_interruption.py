@@ -89,3 +89,15 @@ def test_a_run_without_a_checkpoint_starts_again(undisturbed):
     Path("lightning_logs/mlp/part/checkpoints/last.ckpt").unlink()
     assert main(["fit", "--run", "lightning_logs/mlp/part", "--trainer.callbacks=null"]) == 0
     assert remains(Path("lightning_logs/mlp/part")) == undisturbed("mlp")
+
+
+@pytest.mark.parametrize("after", [11, 19])
+def test_a_crash_in_a_callback_costs_the_epoch_at_hand_and_nothing_else(after):
+    norms = "--layers.norms_every_n_steps=1"
+    crash = ("--trainer.callbacks=stopping.Fail", f"--trainer.callbacks.after={after}")
+    train("cnn", "whole", norms)
+    train("cnn", "part", norms, *crash, status=2)
+    run = Path("lightning_logs/cnn/part")
+    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+    assert main(["fit", "--run", str(run), "--trainer.callbacks=null"]) == 0
+    assert remains(run) == remains(Path("lightning_logs/cnn/whole"))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.training import DATA, KINDS, finish, fit, kill, record, start
+from faults.training import DATA, KINDS, finish, fit, kill, record, remains, start
+from observe import descendants, wait_until
 from trees import write_class_folders
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -93,3 +94,19 @@ def test_a_training_of_two_processes_dies_with_its_first():
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)  # not its group
     process.communicate(timeout=60)  # ends when nobody has the pipe open any more
+
+
+def test_a_process_that_the_system_kills_is_missed():
+    """As it does when memory runs out: one process, not its group."""
+    run = Path("lightning_logs/cnn-two-processes/part")
+    process = fit("cnn-two-processes", "part", "--trainer.max_epochs=30")
+    wait_until(lambda: (run / "checkpoints/last.ckpt").is_file() or process.poll() is not None)
+    (other,) = descendants(process.pid, "cifar_lightning")
+    os.kill(other, signal.SIGKILL)
+    said = finish(process, status=2)
+    assert "error: Expected all processes of the training to stay" in said
+    assert f"Go on with: fit --run {run}" in said.splitlines()[-1]
+    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+    finish(start("fit", "--run", run))
+    finish(fit("cnn-two-processes", "whole", "--trainer.max_epochs=30"))
+    assert remains(run) == remains(run.with_name("whole"))
