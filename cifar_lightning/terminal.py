@@ -121,6 +121,23 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if debug or not is_out_of_memory(error):
+            raise
+        what = (str(error).strip().splitlines() or ["none left"])[0].rstrip(".")
+        print(
+            f"error: Expected enough memory, got: {what}. Lower `data.batch_size` or `data.eval_batch_size`, take a "
+            "smaller network, or end what else runs here.",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, a GPU or a CPU ran out of memory; for the latter PyTorch has no class of its own."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def dispatch(args: list[str]) -> int:

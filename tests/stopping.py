@@ -4,6 +4,7 @@ import os
 import signal
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -65,6 +66,14 @@ class Fail(Callback):
         """Raises."""
         if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.after:
             raise ValueError("Expected nothing; this callback fails.")
+
+
+class Devour(Callback):
+    """Asks for more memory than there is."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks PyTorch's allocator for a petabyte."""
+        torch.empty(2**50, dtype=torch.uint8)
 
 
 class Poison(Callback):

@@ -288,6 +288,17 @@ def test_sizes_of_the_first_layer_and_its_statistics(capsys):
     assert "`model.norm_momentum` in (0, 1], got 0" in said
 
 
+def test_out_of_memory(capsys):
+    command = ["fit", *MLP, *DATA, "--version=hungry", "--trainer.callbacks=stopping.Devour"]
+    assert main(command) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "Expected enough memory, got: " in message
+    assert "1125899906842624 bytes" in message
+    assert "`data.batch_size`" in message
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        main([*command[:-2], "--debug", "--version=debug", command[-1]])
+
+
 def test_a_configuration_imports_nothing_that_is_not_allowed(monkeypatch, capsys):
     Path("elsewhere.py").write_text("import pathlib\npathlib.Path('imported').touch()\nclass Thing: pass\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
