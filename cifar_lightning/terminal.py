@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -119,7 +120,7 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
@@ -131,6 +132,17 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
             file=sys.stderr,
         )
         return 2
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, and for one straight from the system what to do about it."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    return (
+        f"Expected to read or write {path}, got: {error.strerror}. Make sure that its folder is there, may be written "
+        "and has room, and start again."
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,15 +1,17 @@
-"""A full disk at every place where something is written: one message, nothing lost, and a resume once there is room."""
+"""Disks that are full where something is written, read-only, or gone: one message, nothing lost, and a way on."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from faults.training import DATA, KINDS, finish, record, remains, start
+from faults.training import DATA, KINDS, finish, fit, record, remains, start
 from PIL import Image
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -29,14 +31,18 @@ SITES = {  # a part of the file's name, and the command that writes it
 }
 
 
+def mount(folder: Path, *options: str) -> None:
+    """Mounts a disk in memory, or changes it."""
+    if subprocess.run(["mount", *options, "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a disk is not allowed here")
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A disk of 24 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a disk is not allowed here")
+    mount(folder, "-t", "tmpfs", "-o", "size=24m")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -82,6 +88,39 @@ def test_a_full_disk(disk, tmp_path, site):
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     assert not [path for path in run.rglob(".*")], "something unfinished is left"
     record("full_disk", site=site, command=SITES[site], message=message, files_before=len(before))
+
+
+def test_a_disk_that_has_become_read_only(disk):
+    finish(start("fit", *DATA, *KINDS["mlp"], "--name", "mlp", "--version", "part", "--save_dir", disk))
+    run = disk / "mlp/part"
+    before = snapshot(run)
+    mount(disk, "-o", "remount,ro")
+    commands = [[what, "--run", run] for what in ("fit", "test", "validate", "predict", "report", "export")]
+    for words in (*commands, ["fit", *DATA, *KINDS["mlp"], "--save_dir", disk]):
+        said = finish(start(*words), status=2)
+        (message,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert "Read-only file system" in message
+        assert str(disk) in message
+    mount(disk, "-o", "remount,rw")
+    assert snapshot(run) == before
+    finish(start("test", "--run", run))
+
+
+def test_a_run_folder_that_vanishes_under_a_training():
+    process = fit("mlp", "part", "--trainer.max_epochs=20")
+    run = Path("lightning_logs/mlp/part")
+    while not (run / "checkpoints/last.ckpt").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    shutil.move(run, "elsewhere")
+    said = finish(process, status=2)
+    (message,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert str(run) in message
+    assert "No such file or directory" in message
+    shutil.move("elsewhere", run)
+    finish(start("fit", "--run", run))
+    finish(fit("mlp", "whole", "--trainer.max_epochs=20"))
+    assert remains(run) == remains(run.with_name("whole"))
 
 
 def snapshot(run: Path) -> dict[str, bytes]:
