@@ -14,6 +14,8 @@ import torch
 from observe import LOOPBACK, descendants, listening, wait_until
 from tiny import CNN, DATA, fit, state_sha256
 
+from cifar_lightning.__main__ import main
+
 pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
 
 TWO = ("--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.accelerator=cpu")
@@ -57,8 +59,8 @@ def test_two_processes_evaluate_as_one_does_with_any_batch_size():
     seen = []
     for devices in ((), TWO):
         for batch_size in (1, 7, 500, 4096) if not devices else (7, 500):
-            size = f"--data.eval_batch_size={batch_size}"
-            command("test", "--run", run, size, *devices)
+            words = ["test", "--run", str(run), f"--data.eval_batch_size={batch_size}", *devices]
+            command(*words) if devices else main(words)
             seen.append(json.loads((run / "result.json").read_text())["test"])
     for entry in seen[1:]:
         assert entry["confusion"] == seen[0]["confusion"]
@@ -67,7 +69,7 @@ def test_two_processes_evaluate_as_one_does_with_any_batch_size():
 
 def test_two_processes_predict_every_image_once():
     run = fit(*CNN)
-    command("predict", "--run", run)
+    main(["predict", "--run", str(run)])
     alone = (run / "predictions/test.csv").read_text()
     command("predict", "--run", run, *TWO, "--data.eval_batch_size=33")
     together = (run / "predictions/test.csv").read_text()
@@ -82,7 +84,7 @@ def test_two_processes_predict_every_image_once():
 def test_two_processes_train_as_one_does_on_the_same_batches():
     """Without batch statistics and dropout, the mean of two halves' gradients is the gradient of the whole."""
     net = ("--model", "MLPClassifier", "--model.widths", "[16]", "--model.norm=none", "--model.dropout=0")
-    command("fit", *DATA, *net, "--version=one", "--data.batch_size=100")
+    main(["fit", *DATA, *net, "--version=one", "--data.batch_size=100"])
     command("fit", *DATA, *net, "--version=two", "--data.batch_size=50", *TWO)
     states = [
         torch.load(f"lightning_logs/mlp/{version}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
