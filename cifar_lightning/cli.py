@@ -44,7 +44,7 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
-from cifar_lightning.rendezvous import explaining_a_loss, meet_on_loopback
+from cifar_lightning.rendezvous import explaining_a_lost_process, meet_on_loopback
 
 __all__ = ["CifarCLI", "Parts"]
 
@@ -252,7 +252,7 @@ class CifarCLI(LightningCLI):
         self.datamodule.setup(subcommand)
         self.store = meet_on_loopback(self.trainer)
         alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
-        with alone, explaining_a_loss(self.trainer, self.run_folder):
+        with alone, explaining_a_lost_process(self.trainer, self.run_folder):
             super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 from torch.distributed import DistError, TCPStore
 
-__all__ = ["explaining_a_loss", "meet_on_loopback"]
+__all__ = ["explaining_a_lost_process", "meet_on_loopback"]
 
 
 def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
@@ -43,7 +43,7 @@ def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
 
 
 @contextlib.contextmanager
-def explaining_a_loss(trainer: Trainer, run: Path | None) -> Iterator[None]:
+def explaining_a_lost_process(trainer: Trainer, run: Path | None) -> Iterator[None]:
     """Turns the error of a connection to another process of the training into one message, of the first process.
 
     Raises:
@@ -59,6 +59,7 @@ def explaining_a_loss(trainer: Trainer, run: Path | None) -> Iterator[None]:
             raise SystemExit(1) from error
         resume = f"Go on with: fit --run {run}" if run else "Start again."
         raise ConnectionError(
-            "Expected all processes of the training to stay, but another one has ended or cannot be reached. Without "
-            f"an error of its own above, the system may have killed it for its memory. {resume}"
+            "Expected all processes of the training to stay, but another one has ended or cannot be reached "
+            f"({str(error).splitlines()[0][:200]}). Without an error of its own above, the system may have killed it "
+            f"for its memory. {resume}"
         ) from error
