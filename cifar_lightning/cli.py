@@ -35,7 +35,9 @@ from cifar_lightning.config import (
     Parser,
     SaveRunConfig,
     allow_imports,
+    check_groups,
     check_monitors,
+    check_numbers,
     hyperparameters,
     portable,
     with_run_config,
@@ -137,7 +139,9 @@ class CifarCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, the configuration of `--run` before everything else."""
-        self.config = parser.parse_args(with_run_config(args))
+        args = with_run_config(args)
+        check_groups(args)
+        self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning would let the hyperparameters in a checkpoint override the command line."""
@@ -153,6 +157,7 @@ class CifarCLI(LightningCLI):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
         check_monitors(config)
+        check_numbers(config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, with the run folder and what writes into it."""

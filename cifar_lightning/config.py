@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import get_loader, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
@@ -21,7 +21,9 @@ __all__ = [
     "Parser",
     "SaveRunConfig",
     "allow_imports",
+    "check_groups",
     "check_monitors",
+    "check_numbers",
     "hyperparameters",
     "portable",
     "with_run_config",
@@ -46,6 +48,9 @@ CALLBACK_DEFAULTS = {
     "early_stopping.strict": False,
 }
 
+GROUPS = ("trainer", "data", "checkpoint", "early_stopping", "figures", "layers", "finite")
+"""Options that come in groups; `model` is one as well, and knows its classes."""
+
 IMPORTS = ("cifar_lightning", "lightning", "torch.optim", "torchmetrics")
 """Packages whose classes a configuration may name: to import a module is to run it, and somebody else may have written
 the configuration."""
@@ -67,6 +72,43 @@ def allow_imports() -> None:
     """Lets configurations name classes of the packages above, and of no others."""
     asked = [name.strip() for name in os.environ.get(MORE_IMPORTS, "").split(",") if name.strip()]
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*IMPORTS, *asked])
+
+
+def check_groups(args: list[str]) -> None:
+    """Makes sure that the groups of options in configuration files hold options.
+
+    jsonargparse takes a number in their place: it leaves it out when other options of the group follow, and breaks off
+    when none do.
+
+    Args:
+        args: the command line.
+
+    Raises:
+        ValueError: naming the file, the group and what it holds.
+    """
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        given = following if arg in ("--config", "-c") else arg.removeprefix("--config=")
+        if given == arg:
+            continue
+        try:
+            content = get_loader("yaml")(Path(given).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # the parser says what is wrong with it
+        for group in GROUPS if isinstance(content, dict) else ():
+            if not isinstance(content.get(group, {}), dict | str):  # text names a file with the options
+                raise ValueError(f"Expected `{group}` in {given} to hold options, got {content[group]!r}.")
+
+
+def check_numbers(config: Any) -> None:
+    """Makes sure of numbers that Lightning takes without a look.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name in ("gradient_clip_val", "log_every_n_steps"):
+        value = config.trainer[name]
+        if value is not None and not value >= 0:  # NaN neither
+            raise ValueError(f"Expected `trainer.{name}` to be at least 0, got {value}.")
 
 
 def check_monitors(config: Any) -> None:

@@ -180,6 +180,9 @@ def test_read_only_root(tmp_path):
         (["--trainer.precision=16-mixed", "--trainer.accelerator=cpu"], "trainer.precision"),
         (["--trainer.precision=8-bit"], "precision"),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs"),
+        (["--trainer.gradient_clip_val=-1"], "`trainer.gradient_clip_val` to be at least 0, got -1.0"),
+        (["--trainer.gradient_clip_val=.nan"], "`trainer.gradient_clip_val` to be at least 0, got nan"),
+        (["--trainer.log_every_n_steps=-5"], "`trainer.log_every_n_steps` to be at least 0, got -5"),
         (["--figures.confusion_every_n_epochs=-1"], "figures.confusion_every_n_epochs"),
         (["--early_stopping.monitor=val/accuracy"], "early_stopping.monitor"),
         (["--trainer.limit_train_batches=2.5"], "limit_train_batches"),
@@ -197,6 +200,14 @@ def test_bad_options(args, words, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(capsys):
     assert "accelerator" in refused(capsys, "fit", *MLP, *DATA, "--trainer.accelerator=gpu").lower()
+
+
+@pytest.mark.parametrize("value", ["5", "3.5e277", "[1]", "true", "null"])
+@pytest.mark.parametrize("group", ["data", "trainer", "figures", "finite", "early_stopping"])
+def test_groups_of_options_that_hold_none(group, value, capsys):
+    Path("config.yaml").write_text(f"{group}: {value}\n")
+    said = refused(capsys, "fit", *MLP, *DATA, "--config=config.yaml")
+    assert f"`{group}` in config.yaml to hold options, got " in said
 
 
 def test_unknown_key_in_a_file(capsys):

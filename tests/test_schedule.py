@@ -50,6 +50,12 @@ def test_the_learning_rate_of_every_step(make_trainer, data, schedule, warmup_ep
     assert end == pytest.approx(0.2 if schedule == "constant" else 0.02)
 
 
+@pytest.mark.parametrize(("warmup_epochs", "longer"), [(2, False), (3, True)])
+def test_a_warm_up_longer_than_the_training_is_told(make_trainer, data, caplog, warmup_epochs, longer):
+    make_trainer(max_epochs=2).fit(MLPClassifier([4], warmup_epochs=warmup_epochs), data)
+    assert (f"The warm-up of {warmup_epochs} epochs is longer than the training" in caplog.text) is longer
+
+
 def test_accumulated_batches_make_one_step(make_trainer, data):
     rates = LearningRates()
     model = MLPClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=1)

@@ -30,7 +30,7 @@ class StepCurves(Callback):
         if (batch_idx + 1) % accumulated and not trainer.is_last_batch:
             return
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-        if trainer.global_step % every == 0 and trainer.loggers:
+        if every and trainer.global_step % every == 0 and trainer.loggers:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             for logger in trainer.loggers:
                 logger.log_metrics({"step/loss": float(self._sum) / self._batches, "step/lr": lr}, trainer.global_step)

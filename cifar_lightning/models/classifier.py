@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +24,8 @@ from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.schedule import ScheduleName, lr_factor
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
+
+logger = logging.getLogger(__name__)
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -282,6 +286,11 @@ class ImageClassifier(LightningModule):
         total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not ask
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup = round(self.warmup_epochs * steps_per_epoch)
+        if warmup > total_steps > 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_only(logger.warning)(
+                f"The warm-up of {self.warmup_epochs:g} epochs is longer than the training: the learning rate never "
+                "comes to its peak."
+            )
 
         def factor(step: int) -> float:
             return lr_factor(step, total_steps, warmup, self.schedule, self.final_lr_ratio)

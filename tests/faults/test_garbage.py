@@ -36,7 +36,16 @@ KEYS = [
     *("model.optimizer", "model.optimizer.lr", "model.optimizer.weight_decay", "model.nothing"),
     *("data.source", "data.batch_size", "data.eval_batch_size", "data.val_size", "data.split_seed", "data.flip"),
     *("data.translate_px", "data.cutout_px", "data.rotate_degrees", "data.image_sizes", "data.train_size", "data.root"),
-    *("data.synthetic_train", "data.synthetic_test", "data", "trainer", "trainer.max_epochs", "trainer.precision"),
+    *(
+        "data.synthetic_train",
+        "data.synthetic_test",
+        "data",
+        "trainer",
+        "figures",
+        "finite",
+        "trainer.max_epochs",
+        "trainer.precision",
+    ),
     *("trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.callbacks", "trainer.gradient_clip_val"),
     *("trainer.accumulate_grad_batches", "trainer.log_every_n_steps", "trainer.limit_train_batches", "trainer.logger"),
     *(
