@@ -43,6 +43,7 @@ from cifar_lightning.config import (
     with_run_config,
 )
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.files import not_written
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
@@ -178,7 +179,9 @@ class CifarCLI(LightningCLI):
             own += given if isinstance(given, list) else [given]
         try:
             trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
-        except (MisconfigurationException, TypeError) as error:  # the latter from the number of devices
+        except (MisconfigurationException, TypeError) as error:
+            if isinstance(error, TypeError) and "`devices`" not in str(error):
+                raise
             raise ValueError(
                 f"Expected `trainer` options that fit each other and this machine, got: {error} Look at "
                 "`--trainer.accelerator`, `--trainer.devices` and the option that this names."
@@ -255,10 +258,15 @@ class CifarCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
         self.datamodule.setup(subcommand)
-        self.store = meet_on_loopback(self.trainer)
+        meet_on_loopback(self.trainer)
         alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
         with alone, explaining_a_lost_process(self.trainer, self.run_folder):
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            except OSError as error:
+                if error.errno is None or error.filename is not None or self.run_folder is None:
+                    raise
+                raise not_written(self.run_folder, error) from error  # TensorBoard's thread names no file
 
     def after_fit(self) -> None:
         """Says where the run lies."""

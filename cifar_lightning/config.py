@@ -91,6 +91,8 @@ def check_groups(args: list[str]) -> None:
         if given == arg:
             continue
         try:
+            if not Path(given).is_file():
+                continue  # a pipe can be read once
             content = get_loader("yaml")(Path(given).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue  # the parser says what is wrong with it

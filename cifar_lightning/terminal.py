@@ -73,10 +73,19 @@ def is_signal(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(NOISE)
 
 
-def tell_of_thread(failure: threading.ExceptHookArgs) -> None:
-    """Shows what ended a thread, but for full disks: TensorBoard's thread hands them on to whoever writes next."""
-    if not issubclass(failure.exc_type, OSError):
-        threading.__excepthook__(failure)
+def leave_out_writers(before: Callable[[threading.ExceptHookArgs], object]) -> None:
+    """Has what ends TensorBoard's thread, such as a full disk, told by whoever writes next, and not as a traceback.
+
+    Args:
+        before: what tells of all other threads.
+    """
+
+    def tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__name__ != "_AsyncWriterThread":
+            before(failure)
+
+    if getattr(before, "__name__", "") != tell_of_thread.__name__:
+        threading.excepthook = tell_of_thread
 
 
 def run_command(args: list[str]) -> int:
@@ -110,7 +119,7 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
     from cifar_lightning.processes import Interrupted
 
     set_up_logging()
-    threading.excepthook = tell_of_thread
+    leave_out_writers(threading.excepthook)
     try:
         return work()
     except Interrupted as stop:
@@ -136,12 +145,11 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
 
 def in_words(error: Exception) -> str:
     """What an error says, and for one straight from the system what to do about it."""
-    if not isinstance(error, OSError) or error.errno is None:
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
         return str(error)
-    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
     return (
-        f"Expected to read or write {path}, got: {error.strerror}. Make sure that its folder is there, may be written "
-        "and has room, and start again."
+        f"Expected to read or write {os.fsdecode(error.filename)}, got: {error.strerror}. Make sure that its folder is "
+        "there, may be written and has room, and start again."
     )
 
 
@@ -149,7 +157,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, a GPU or a CPU ran out of memory; for the latter PyTorch has no class of its own."""
     import torch
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    words = ("defaultcpuallocator", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
 def dispatch(args: list[str]) -> int:

@@ -97,8 +97,10 @@ def test_two_processes_train_as_one_does_on_the_same_batches():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_two_processes_meet_where_no_other_machine_comes():
-    words = ("-m", "cifar_lightning", "fit", *DATA, *CNN, *TWO, "--trainer.max_epochs=1000", "--version=two")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_meet_where_no_other_machine_comes(processes):
+    devices = (*TWO, f"--trainer.devices={processes}")
+    words = ("-m", "cifar_lightning", "fit", *DATA, *CNN, *devices, "--trainer.max_epochs=1000", "--version=two")
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_until(lambda: Path("lightning_logs/cnn/two/checkpoints/last.ckpt").is_file() or process.poll() is not None)
@@ -108,7 +110,7 @@ def test_two_processes_meet_where_no_other_machine_comes():
         process.terminate()
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert len(addresses) == 2, said
+    assert len(addresses) == processes, said
     assert all(addresses), "each has at least a socket for the exchange of gradients"
     assert set.union(*addresses) <= LOOPBACK
 

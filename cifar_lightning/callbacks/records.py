@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.context import as_classifier, epoch_metrics
-from cifar_lightning.files import not_written
 
 __all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
 
@@ -32,31 +30,23 @@ LEFT_OUT_OF_OPTIMIZERS = ("foreach", "fused", "differentiable", "maximize", "cap
 class RunLogger(TensorBoardLogger):
     """Lightning's logger without the curve of the epoch number, which is no result and runs backwards after a test."""
 
-    @property
-    def experiment(self) -> SummaryWriter:
-        """TensorBoard's writer, made when it is first asked for."""
-        with self._saying_where():
-            return super().experiment
-
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Writes scalars."""
-        with self._saying_where():
-            super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        """Writes scalars; Lightning's own calls whatever goes wrong, a full disk too, a value that cannot be logged."""
+        for name, value in metrics.items():
+            if name != "epoch":
+                self.experiment.add_scalar(name, value, step)
 
     @rank_zero_only
     def save(self) -> None:
         """Flushes; Lightning's own writes an `hparams.yaml` as well, where `config.yaml` says it all."""
-        with self._saying_where():
-            self.experiment.flush()
+        self.experiment.flush()
 
-    @contextlib.contextmanager
-    def _saying_where(self) -> Iterator[None]:
-        """TensorBoard's thread fails without the name of its file."""
-        try:
-            yield
-        except OSError as error:
-            folder = Path(self.log_dir)
-            raise not_written(max(folder.glob("events*"), default=folder), error) from error
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Flushes and closes; after a failure without another one, which would hide the first."""
+        with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+            super().finalize(status)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float | str]:

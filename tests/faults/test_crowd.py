@@ -103,10 +103,13 @@ def test_a_process_that_the_system_kills_is_missed():
     wait_until(lambda: (run / "checkpoints/last.ckpt").is_file() or process.poll() is not None)
     (other,) = descendants(process.pid, "cifar_lightning")
     os.kill(other, signal.SIGKILL)
-    said = finish(process, status=2)
-    assert "error: Expected all processes of the training to stay" in said
-    assert f"Go on with: fit --run {run}" in said.splitlines()[-1]
-    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+    said, _ = process.communicate(timeout=300)
+    if process.returncode != -signal.SIGKILL:  # Lightning, which looks every five seconds, was faster
+        assert process.returncode == 2, said
+        assert "Traceback" not in said
+        assert "error: Expected all processes to stay" in said
+        assert f"Go on with: fit --run {run}" in said
+        assert json.loads((run / "result.json").read_text())["status"] == "failed"
     finish(start("fit", "--run", run))
     finish(fit("cnn-two-processes", "whole", "--trainer.max_epochs=30"))
     assert remains(run) == remains(run.with_name("whole"))
