@@ -31,7 +31,7 @@ def trained(tmp_path_factory) -> Path:
     """A folder with a CNN that was tested, and an MLP that was not."""
     folder = tmp_path_factory.mktemp("runs")
     place = ("--save_dir", str(folder), "--version", "v", "--figures.feature_maps_every_n_epochs=0")
-    assert main(["fit", *DATA, *CNN, *place]) == 0
+    assert main(["fit", *DATA, *CNN, *place, "--layers.norms_every_n_steps=5"]) == 0
     assert main(["test", "--run", str(folder / "cnn/v")]) == 0
     assert main(["fit", *DATA, *MLP, *place]) == 0
     return folder
