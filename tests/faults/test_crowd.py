@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.training import DATA, KINDS, finish, fit, kill, record, remains, start
-from observe import descendants, wait_until
+from faults.training import DATA, KINDS, finish, fit, kill, record, remains, start, wait_for_checkpoint
+from observe import descendants
 from trees import write_class_folders
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -40,9 +40,7 @@ def test_ten_trainings_on_a_cold_root(tmp_path, repeat):
 def test_two_processes_on_one_run_folder():
     first = fit("mlp", "part", "--trainer.max_epochs=400")
     run = Path("lightning_logs/mlp/part")
-    while not (run / "checkpoints/last.ckpt").is_file():
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.05)
+    wait_for_checkpoint(first, run)
     for command in ("fit", "test"):
         said = finish(start(command, "--run", run), status=2)
         assert f"error: Expected nobody else at work in {run}" in said
@@ -89,9 +87,7 @@ def test_one_of_two_processes_goes_wrong():
 
 def test_a_training_of_two_processes_dies_with_its_first():
     process = fit("cnn-two-processes", "part", "--trainer.max_epochs=400")
-    while not Path("lightning_logs/cnn-two-processes/part/checkpoints/last.ckpt").is_file():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_for_checkpoint(process, Path("lightning_logs/cnn-two-processes/part"))
     os.kill(process.pid, signal.SIGKILL)  # not its group
     process.communicate(timeout=60)  # ends when nobody has the pipe open any more
 
@@ -100,7 +96,7 @@ def test_a_process_that_the_system_kills_is_missed():
     """As it does when memory runs out: one process, not its group."""
     run = Path("lightning_logs/cnn-two-processes/part")
     process = fit("cnn-two-processes", "part", "--trainer.max_epochs=30")
-    wait_until(lambda: (run / "checkpoints/last.ckpt").is_file() or process.poll() is not None)
+    wait_for_checkpoint(process, run)
     (other,) = descendants(process.pid, "cifar_lightning")
     os.kill(other, signal.SIGKILL)
     said, _ = process.communicate(timeout=300)

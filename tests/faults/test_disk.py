@@ -7,11 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from faults.training import DATA, KINDS, finish, fit, record, remains, start
+from faults.training import DATA, KINDS, finish, fit, record, remains, start, wait_for_checkpoint
 from PIL import Image
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -112,9 +111,7 @@ def test_a_disk_that_has_become_read_only(disk):
 def test_a_run_folder_that_vanishes_under_a_training():
     process = fit("mlp", "part", "--trainer.max_epochs=20")
     run = Path("lightning_logs/mlp/part")
-    while not (run / "checkpoints/last.ckpt").is_file():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_for_checkpoint(process, run)
     shutil.move(run, "elsewhere")
     said = finish(process, status=2)
     (message,) = [line for line in said.splitlines() if line.startswith("error: ")]

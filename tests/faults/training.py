@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -67,6 +68,13 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     assert process.returncode == status, said
     assert "Traceback" not in said, said
     return said
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
+    """Waits until a training has finished an epoch."""
+    while not (run / "checkpoints/last.ckpt").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
 
 
 def kill(process: subprocess.Popen[str], number: int) -> None:
