@@ -8,7 +8,9 @@ import html
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.style import image_array
-from cifar_lightning.data.pictures import find_pictures, load_picture
+from cifar_lightning.data.pictures import UnreadableError, find_pictures, load_picture, readable
 from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
@@ -72,14 +74,14 @@ def predict_pictures(args: list[str]) -> int:
     model, _ = load_trained(parsed.run)
     read: list[Path] = []
     images: list[Tensor] = []
-    for path, image in pictures(paths):
+    for path, image in zip(paths, load_pictures(paths), strict=True):
         if isinstance(image, str):
-            logger.warning(f"Skipped {path}: {image}")
+            logger.warning(f"Skipped {readable(path)}: {image}")
         else:
             read.append(path)
             images.append(image)
     if not read:
-        raise ValueError(f"Expected at least one picture that can be read, got {len(paths)} files that cannot.")
+        raise ValueError(f"Expected at least one picture that can be read, got {len(paths):,} files that cannot.")
     stacked = torch.stack(images)
     probabilities = predict(model, stacked, parsed.tta)
     folder = parsed.output or parsed.run / "predictions"
@@ -92,17 +94,19 @@ def predict_pictures(args: list[str]) -> int:
     return 1 if skipped else 0
 
 
-def pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
-    """Each file with its image, or with what is wrong with it; decoded by several threads, in order."""
+def load_pictures(paths: Sequence[Path]) -> list[Tensor | str]:
+    """Return the image of each file, uint8 (3, 32, 32), or what is wrong with it; several threads decode."""
 
     def load(path: Path) -> Tensor | str:
         try:
             return load_picture(path)
-        except ValueError as error:
+        except UnreadableError as error:
             return str(error)
 
-    with ThreadPoolExecutor() as pool:
-        yield from zip(paths, pool.map(load, paths), strict=True)
+    # A picture of the most pixels takes up to 2 GB while it is decoded: a few at a time.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about metadata that nothing here looks at
+        return list(pool.map(load, paths))
 
 
 def predict(model: ImageClassifier, images: Tensor, tta: TTAName) -> Tensor:
@@ -116,7 +120,7 @@ def rows(paths: Sequence[Path], probabilities: Tensor) -> list[dict[str, object]
     """A row for each picture: its file, class, probability, and all ten probabilities."""
     return [
         {
-            "file": str(path),
+            "file": readable(path),
             "prediction": CLASSES[max(range(len(shares)), key=shares.__getitem__)],
             "probability": round(max(shares), 6),
             **{name: round(share, 6) for name, share in zip(CLASSES, shares, strict=True)},

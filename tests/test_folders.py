@@ -61,6 +61,8 @@ def test_many_chunks_keep_the_order(root, monkeypatch):
         ("RGB", "photo.JPG", {"quality": 95}),
         ("L", "photo.jpeg", {}),
         ("CMYK", "print.jpg", {}),
+        ("RGB", "saved.jfif", {"format": "JPEG"}),
+        ("RGB", "photo.JPE", {"format": "JPEG"}),
     ],
 )
 def test_other_modes_and_suffixes_become_rgb(root, mode, name, options):
@@ -80,7 +82,11 @@ def test_other_files_are_ignored(root):
     for name in ("Thumbs.db", ".DS_Store", "._0000_cat.png", "notes.txt", "no_suffix"):
         (root / "train" / "cat" / name).write_bytes(b"junk")
     (root / "train" / "cat" / "folder.png").mkdir()
-    (root / "train" / ".ipynb_checkpoints").mkdir()
+    for folder in (".ipynb_checkpoints", "__MACOSX", "cat/.thumbnails", "cat/__MACOSX", "cat/deep/__MACOSX/deeper"):
+        (root / "train" / folder).mkdir(parents=True)
+        (root / "train" / folder / "x.png").write_bytes(b"junk")
+    (root / "train" / "cat" / "notes").mkdir()
+    (root / "train" / "cat" / "notes" / "read.me").write_bytes(b"junk")
     (root / "train" / "README.md").write_text("")
     assert ClassFolders(root).decode("train").fingerprint == fingerprint
 
@@ -122,6 +128,89 @@ def test_other_formats_are_not_decoded(root):
     Image.new("RGB", (32, 32)).save(root / "train" / "cat" / "x.png", format="GIF")
     with pytest.raises(ValueError, match=r"x.png: not a PNG or JPEG"):
         ClassFolders(root).decode("train")
+
+
+def test_pictures_that_are_not_read_are_named(root):
+    """Nothing that looks like a picture of a class is left out without a word."""
+    cat = root / "train" / "cat"
+    nested = cat / "more" / "a"
+    nested.mkdir(parents=True)
+    (cat / "0000_cat.png").rename(nested / "0000_cat.png")
+    for name in ("a.bmp", "b.WEBP", "c.gif", "d.tif", "e.heic", "line\nbreak.avif"):
+        (cat / name).write_bytes(b"x")
+    shutil.rmtree(root / "train" / "dog")
+    (root / "train" / "dog").mkdir()
+    source = ClassFolders(root)
+    for call in (source.key, source.decode):
+        with pytest.raises(ValueError, match="and no other pictures, directly in each of the ten class fold") as caught:
+            call("train")
+        lines = str(caught.value).splitlines()
+        not_read = [f"  {cat}/{name}: not a PNG or JPEG" for name in ("a.bmp", "b.WEBP", "c.gif", "d.tif", "e.heic")]
+        assert lines[1:-1] == [
+            *not_read,
+            rf"  {cat}/line\x0abreak.avif: not a PNG or JPEG",
+            f"  {cat}/more: a sub-folder that holds pictures or cannot be listed",
+            f"  {root}/train/dog: no PNG or JPEG",
+        ]
+        assert lines[-1].startswith("Move the images of sub-folders up into the class folder, convert other pictures")
+    assert len(source.decode("test")) == 20
+
+
+def test_ten_folders_below_class_folders_are_named_and_the_rest_counted(root):
+    for name in CLASSES:
+        for i in range(2):
+            (root / "test" / name / f"more{i}").mkdir()
+            shutil.copy(root / "test" / name / f"0000_{name}.png", root / "test" / name / f"more{i}")
+    with pytest.raises(ValueError, match="and 10 more") as caught:
+        ClassFolders(root).key("test")
+    assert str(caught.value).count("a sub-folder that holds pictures") == 10
+
+
+def test_a_folder_that_cannot_be_listed_below_a_class_folder_is_named(root, monkeypatch):
+    secret = root / "train" / "cat" / "secret"
+    secret.mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == str(secret):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"cat/secret: a sub-folder that .* cannot be listed"):
+        ClassFolders(root).key("train")
+
+
+def test_links_in_a_circle_are_named(root):
+    cat = root / "train" / "cat"
+    os.symlink("loop.png", cat / "loop.png")
+    with pytest.raises(ValueError, match=r"1 of 41 that are not:\n  \S+/loop.png: not a regular file\n"):
+        ClassFolders(root).decode("train")
+    os.symlink(".", cat / "self")
+    with pytest.raises(ValueError, match="cat/self: a sub-folder"):
+        ClassFolders(root).decode("train")
+
+
+def test_pictures_beside_the_class_folders_are_named(root):
+    shutil.copy(root / "train" / "cat" / "0000_cat.png", root / "train" / "lost.png")
+    with pytest.raises(ValueError, match=r"got pictures outside the class folders: train/lost\.png\."):
+        ClassFolders(root)
+
+
+def test_damaged_metadata_do_not_warn(root):
+    """A JPEG whose EXIF data end too early is read in silence; pytest turns warnings into errors."""
+    path = root / "test" / "airplane" / "!cut.jpg"
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHLL", 1, 0x11A, 5, 1, 4000)
+    Image.new("RGB", (32, 32), (10, 200, 30)).save(path, exif=exif)
+    with pytest.warns(UserWarning, match="Truncated File Read"):
+        Image.open(path).close()
+    assert ClassFolders(root).decode("test").images[0, :, 16, 16].tolist() == pytest.approx([10, 200, 30], abs=2)
+
+
+def test_an_error_without_words_is_named(root, monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda *args, **options: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(ValueError, match=r"20 of 20 that are not:\n  \S+/0000_airplane.png: MemoryError\n"):
+        ClassFolders(root).decode("test")
 
 
 def test_a_wrong_size_is_told_before_any_pixel_is_decoded(root, monkeypatch):
@@ -171,7 +260,7 @@ def test_empty_class_folders_are_named(root):
     (root / "train" / "dog" / "Thumbs.db").write_text("")
     source = ClassFolders(root)
     for call in (source.key, source.decode):
-        with pytest.raises(ValueError, match=r"got none from: \S+/cat \(no \*.png, .*, \S+/dog \(no"):
+        with pytest.raises(ValueError, match=r"got:\n  \S+/cat: no PNG or JPEG\n  \S+/dog: no PNG or JPEG\nMove"):
             call("train")
     assert len(source.decode("test")) == 20
 
@@ -179,7 +268,7 @@ def test_empty_class_folders_are_named(root):
 def test_class_folder_that_vanishes(root):
     source = ClassFolders(root)
     shutil.rmtree(root / "train" / "cat")
-    with pytest.raises(ValueError, match=r"cat \(No such file or directory\)"):
+    with pytest.raises(ValueError, match=r"/cat: No such file or directory"):
         source.key("train")
 
 
