@@ -19,11 +19,10 @@ from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoi
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
-from cifar_lightning.callbacks.interruption import Interruption
+from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
 from cifar_lightning.callbacks.layers import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
-from cifar_lightning.callbacks.progress import EpochProgress
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.seeding import StepSeed
@@ -32,22 +31,23 @@ from cifar_lightning.callbacks.throughput import Throughput
 from cifar_lightning.config import (
     CALLBACK_DEFAULTS,
     TRAINER_DEFAULTS,
-    Parser,
-    SaveRunConfig,
-    allow_imports,
-    check_groups,
     check_monitors,
+    check_nulls,
     check_numbers,
-    hyperparameters,
-    portable,
+    recorded,
     with_run_config,
 )
+from cifar_lightning.continuing import check_changes, nothing_left
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.files import not_written
+from cifar_lightning.files import expand_options, not_written
+from cifar_lightning.library_errors import naming_the_option
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
 from cifar_lightning.rendezvous import explaining_a_lost_process, meet_on_loopback
+from cifar_lightning.trainer_options import check_trainer, progress_callbacks, run_profiler, script_strategy
+from cifar_lightning.usage.parser import Parser, check_command, parse_line
+from cifar_lightning.usage.typehints import allow_imports
 
 __all__ = ["CifarCLI", "Parts"]
 
@@ -67,7 +67,8 @@ class CifarCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.run_folder: Path | None = None
-        self.resumed_step = -1
+        self.progress = runs.Progress(0, -1, {})  # of the checkpoint to start from
+        self.nothing_left = ""
         if process_rank():
             end_with_parent()  # else it would wait for the others long after the first process is gone
         allow_imports()
@@ -76,7 +77,7 @@ class CifarCLI(LightningCLI):
                 ImageClassifier,
                 CIFAR10DataModule,
                 subclass_mode_model=True,
-                save_config_callback=SaveRunConfig,
+                save_config_callback=None,
                 parser_class=Parser,
                 trainer_defaults=TRAINER_DEFAULTS,
                 seed_everything_default=0,
@@ -140,16 +141,15 @@ class CifarCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, the configuration of `--run` before everything else."""
-        args = with_run_config(args)
-        check_groups(args)
-        self.config = parser.parse_args(args)
+        check_command(parser, args)
+        self.config = parse_line(parser, with_run_config(args))
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning would let the hyperparameters in a checkpoint override the command line."""
 
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
-        config = self.config[self.subcommand]
+        config = expand_options(self.config[self.subcommand])
         if config.trainer.precision is None and not config.trainer.plugins:  # a plugin may bring its own
             # Settled here, the precision is in the run's config.yaml, and another machine repeats the same numbers.
             config.trainer.precision = native_precision(device_type(str(config.trainer.accelerator)))
@@ -157,6 +157,7 @@ class CifarCLI(LightningCLI):
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
+        check_nulls(config)
         check_monitors(config)
         check_numbers(config)
 
@@ -167,9 +168,16 @@ class CifarCLI(LightningCLI):
         self.ckpt_path, resumed = self._checkpoint(config)
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
+        self.config_text = recorded(self._parser(self.subcommand), config)
+        self.continues = self.subcommand == "fit" and resumed is not None and self.ckpt_path is not None
+        if resumed is not None and (self.continues or self.subcommand == "validate"):
+            check_changes(resumed, self.config_text, is_training=self.continues)
+        if resumed is not None and self.continues:
+            limits = config.trainer.max_epochs, config.trainer.max_steps
+            self.nothing_left = nothing_left(resumed, self.progress, *limits)
         self.run_folder = resumed or self._claim(config)
         # A killed run has drawn its curves beyond the checkpoint that it goes on from.
-        purge_step = self.resumed_step + 1 if resumed and self.subcommand == "fit" else None
+        purge_step = self.progress.steps + 1 if resumed and self.subcommand == "fit" else None
         parent, version = self.run_folder.parent, self.run_folder.name
         own = [RunLogger(parent, name="", version=version, default_hp_metric=False, purge_step=purge_step)]
         given = self._get(self.config_init, "trainer").logger
@@ -216,7 +224,7 @@ class CifarCLI(LightningCLI):
                     "`--ckpt_path FILE`, `best` or `last` (of the newest run of this name)."
                 )
             return None, None
-        self.resumed_step = runs.check_checkpoint(Path(given), self.model)
+        self.progress = runs.check_checkpoint(Path(given), self.model)
         return Path(given), run
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -224,26 +232,26 @@ class CifarCLI(LightningCLI):
         if parsed.data.val_size == 0 or config["limit_val_batches"] == 0:
             # Nothing to watch: nothing is best, nothing stops early, and the last epoch is the result.
             callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping | ModelCheckpoint)]
-        # Lightning's save_last only follows the best; a run continues from its last epoch, best or not.
-        callbacks.append(RunCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False))
         if config["enable_checkpointing"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
         for callback in callbacks:
-            if isinstance(callback, ModelCheckpoint) and self.run_folder is not None:
+            if isinstance(callback, RunCheckpoint) and self.run_folder is not None:
                 callback.dirpath = str((self.run_folder / runs.CHECKPOINTS).absolute())
+                callback.continues = self.continues
         if config["enable_progress_bar"] is not False:
-            callbacks.append(EpochProgress())
+            callbacks += progress_callbacks(config["callbacks"])
+        config["profiler"] = run_profiler(config["profiler"], self.run_folder)
+        config["strategy"] = script_strategy(config["strategy"])
         callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), Throughput(), StepCurves()]
         if self.run_folder is not None:
-            text = self._parser(self.subcommand).dump(portable(parsed), skip_none=False)
             callbacks += [
                 MetricsCSV(self.run_folder / runs.HISTORY),
-                TensorBoardRecords(hyperparameters(text), text),
+                TensorBoardRecords(self.config_text),
                 PredictionWriter(self.run_folder / "predictions"),
-                RunResult(self.run_folder, self.name, parsed.seed_everything),
+                RunResult(self.run_folder, self.name, parsed.seed_everything, self.config_text, self.continues),
             ]
             if config["enable_checkpointing"] is not False:
-                callbacks.append(Interruption(self.run_folder, parsed.checkpoint_every_n_steps))
+                callbacks.append(LastCheckpoint(self.run_folder, parsed.checkpoint_every_n_steps, self.continues))
         return super()._instantiate_trainer(config, callbacks)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -255,12 +263,24 @@ class CifarCLI(LightningCLI):
             kwargs["verbose"] = False
         return kwargs
 
+    def instantiate_classes(self) -> None:
+        """Make the data, the model and the trainer."""
+        with naming_the_option(self.config[self.subcommand]):
+            super().instantiate_classes()
+
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs it once the data are there: while there is one process and no file, what is wrong is one message."""
+        """Run the subcommand after reading the data: errors in these come from one process, before any file."""
+        if self.nothing_left:
+            rank_zero_info(self.nothing_left)
+            return
         self.datamodule.setup(subcommand)
+        if subcommand in ("fit", "validate"):
+            self.datamodule.check_split(self.progress.split)
+        check_trainer(self.trainer, subcommand)
         meet_on_loopback(self.trainer)
         alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
-        with alone, explaining_a_lost_process(self.trainer, self.run_folder):
+        naming = naming_the_option(self.config[subcommand])
+        with naming, alone, explaining_a_lost_process(self.trainer, self.run_folder):
             try:
                 super()._run_subcommand(subcommand)
             except OSError as error:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import difflib
+import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from pkgutil import resolve_name
+from typing import Any
 
+import torch
 import yaml
-from jsonargparse import get_loader, set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from jsonargparse import ArgumentError, ArgumentParser, get_loader
+from lightning.pytorch.cli import LightningArgumentParser
 
 from cifar_lightning import CLASSES, runs
-from cifar_lightning.callbacks.context import run_folder
-from cifar_lightning.files import write_text_atomic
+from cifar_lightning.files import expand_arguments
+from cifar_lightning.metrics import direction
 
 __all__ = [
     "CALLBACK_DEFAULTS",
     "TRAINER_DEFAULTS",
-    "Parser",
-    "SaveRunConfig",
-    "allow_imports",
-    "check_groups",
     "check_monitors",
+    "check_nulls",
     "check_numbers",
     "hyperparameters",
     "portable",
+    "recorded",
     "with_run_config",
 ]
 
@@ -37,68 +37,16 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 CALLBACK_DEFAULTS = {
     "checkpoint.monitor": "val/acc",
-    "checkpoint.mode": "max",
+    "checkpoint.mode": "auto",
     "checkpoint.filename": "best",
     "checkpoint.enable_version_counter": False,
     "checkpoint.auto_insert_metric_name": False,
     "early_stopping.monitor": "val/acc",
-    "early_stopping.mode": "max",
+    "early_stopping.mode": "auto",
     "early_stopping.patience": 10,
     # A training that ends before its first validation has nothing to watch, which is no error.
     "early_stopping.strict": False,
 }
-
-GROUPS = ("trainer", "data", "checkpoint", "early_stopping", "figures", "layers", "finite")
-"""Options that come in groups; `model` is one as well, and knows its classes."""
-
-IMPORTS = ("cifar_lightning", "lightning", "torch.optim", "torchmetrics")
-"""Packages whose classes a configuration may name: to import a module is to run it, and somebody else may have written
-the configuration."""
-MORE_IMPORTS = "CIFAR_LIGHTNING_IMPORTS"
-"""Environment variable with more of them, separated by commas."""
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, which says what a person can do about a class that is not to be imported."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints usage and message, and exits with status 2."""
-        advice = "Add the import path to import_path_allowlist in set_parsing_settings to allow it"
-        allow = f"If you trust its package, name that in the environment variable {MORE_IMPORTS}"
-        super().error(message.replace(advice, allow), ex)
-
-
-def allow_imports() -> None:
-    """Lets configurations name classes of the packages above, and of no others."""
-    asked = [name.strip() for name in os.environ.get(MORE_IMPORTS, "").split(",") if name.strip()]
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*IMPORTS, *asked])
-
-
-def check_groups(args: list[str]) -> None:
-    """Makes sure that the groups of options in configuration files hold options.
-
-    jsonargparse takes a number in their place: it leaves it out when other options of the group follow, and breaks off
-    when none do.
-
-    Args:
-        args: the command line.
-
-    Raises:
-        ValueError: naming the file, the group and what it holds.
-    """
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        given = following if arg in ("--config", "-c") else arg.removeprefix("--config=")
-        if given == arg:
-            continue
-        try:
-            if not Path(given).is_file():
-                continue  # a pipe can be read once
-            content = get_loader("yaml")(Path(given).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            continue  # the parser says what is wrong with it
-        for group in GROUPS if isinstance(content, dict) else ():
-            if not isinstance(content.get(group, {}), dict | str):  # text names a file with the options
-                raise ValueError(f"Expected `{group}` in {given} to hold options, got {content[group]!r}.")
 
 
 def check_numbers(config: Any) -> None:
@@ -113,19 +61,98 @@ def check_numbers(config: Any) -> None:
             raise ValueError(f"Expected `trainer.{name}` to be at least 0, got {value}.")
 
 
+FIXED = {
+    "dirpath": None,
+    "filename": "best",
+    "save_last": None,
+    "save_top_k": 1,
+    "save_weights_only": False,
+    "enable_version_counter": False,
+}
+"""Options of `checkpoint` that the other commands rely on: they look for one whole best.ckpt in the run."""
+OFF = {"schedule": "constant", "tta": "none"}
+"""What `null` stands for where a name turns an option of a model off."""
+
+
+def check_nulls(config: Any) -> None:
+    """Replace `null` by "off" where an option of the model has such a value, and refuse it where it has none.
+
+    (jsonargparse leaves out what is null, so that the default would apply while the configuration says null.)
+
+    Raises:
+        ValueError: naming the options.
+    """
+    model = config.model
+    for name, off in OFF.items():
+        if model.init_args.get(name, off) is None:
+            model.init_args[name] = off
+    optimizer = model.init_args.get("optimizer")
+    wrong = [f"`model.{name}`" for name in nulls(model)]
+    wrong += [f"`model.optimizer.{name}`" for name in nulls(optimizer)] if optimizer else []
+    if wrong:
+        raise ValueError(f"Expected a value for {', '.join(wrong)}, got null. Leave the option out for its default.")
+
+
+def nulls(chosen: Any) -> list[str]:
+    """Return the arguments of a class that are null where their default is not.
+
+    Args:
+        chosen: with `class_path` and `init_args`.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(resolve_name(chosen.class_path), "chosen", skip={"params"}, fail_untyped=False)
+    defaults = parser.get_defaults().chosen
+    given = chosen.get("init_args") or {}
+    return [name for name in vars(given) if given[name] is None and defaults.get(name) is not None]
+
+
+METRICS = ("loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES))
+
+
 def check_monitors(config: Any) -> None:
-    """Makes sure that what decides on the best checkpoint and on stopping early is a metric that there will be.
+    """Make sure that checkpoints and early stopping watch metrics that exist, in the direction in which they are good.
+
+    A `mode` of "auto" becomes the direction of the metric.
 
     Raises:
         ValueError: naming the option and the metrics.
     """
-    metrics = ("loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES))
-    known = [f"{split}/{metric}" for split in ("train", "val") for metric in metrics]
+    known = [f"{split}/{metric}" for split in ("train", "val") for metric in METRICS]
     for group in ("checkpoint", "early_stopping"):
-        if config[group].monitor not in known:
+        monitor = config[group].monitor
+        if monitor not in known:
+            near = difflib.get_close_matches(monitor, known, n=1)
             raise ValueError(
-                f"Expected `{group}.monitor` to be one of {', '.join(known)}, got {config[group].monitor}."
+                f"Expected `{group}.monitor` to be val/ or train/ with one of loss, acc, f1, ece or class_acc/<class>, "
+                f"got {monitor}." + (f" Did you mean `{near[0]}`?" if near else "")
             )
+        if config[group].mode == "auto":
+            config[group].mode = direction(monitor)
+        check_direction(group, monitor, config[group].mode)
+    if wrong := [name for name, value in FIXED.items() if config.checkpoint[name] != value]:
+        raise ValueError(
+            f"Expected `checkpoint.{wrong[0]}` {FIXED[wrong[0]]}, which other commands rely on, got "
+            f"{config.checkpoint[wrong[0]]}. For checkpoints of another kind, add "
+            "`--trainer.callbacks+=ModelCheckpoint` with options of its own."
+        )
+    callbacks = config.trainer.callbacks or []
+    for entry in callbacks if isinstance(callbacks, list) else [callbacks]:
+        options = entry.get("init_args") or {}
+        if (monitor := options.get("monitor")) in known and "mode" in options:
+            check_direction(f"trainer.callbacks.{entry.class_path.rsplit('.', 1)[-1]}", monitor, options["mode"])
+
+
+def check_direction(option: str, monitor: str, mode: str) -> None:
+    """Make sure that what is best is not what is worst.
+
+    Raises:
+        ValueError: when low values of the metric are good and high ones are asked for, or the other way round.
+    """
+    if mode != (good := direction(monitor)):
+        raise ValueError(
+            f"Expected `{option}.mode` {good} for {monitor}, of which {'low' if good == 'min' else 'high'} values are "
+            f"good, got {mode}. Set `{option}.mode` to {good}."
+        )
 
 
 def hyperparameters(text: str) -> dict[str, Any]:
@@ -140,17 +167,54 @@ def hyperparameters(text: str) -> dict[str, Any]:
     }
 
 
-class SaveRunConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder when a training starts: enough to repeat it.
+UNWRITTEN = "Unable to serialize instance"
+"""How jsonargparse starts the text in place of a value that it cannot write."""
 
-    Which checkpoint and which folder it was continued from is no part of what it is.
+
+def recorded(parser: LightningArgumentParser, config: Any) -> str:
+    """Return the configuration of a run as YAML: enough to repeat it, and checked to be read back.
+
+    Args:
+        parser: of the subcommand.
+        config: what it parsed.
+
+    Raises:
+        ValueError: naming an option that cannot be written down.
     """
+    config = portable(config)
+    with warnings.catch_warnings(action="ignore"):  # of values that it cannot write
+        plain = get_loader("yaml")(parser.dump(config, skip_none=False, skip_link_targets=False))
+    restore_unwritten(plain, config, "")
+    try:
+        parser.parse_object(plain)
+    except (ValueError, TypeError, ArgumentError) as error:
+        raise ValueError(
+            f"The configuration of this run cannot be read back from its file: {str(error).strip().splitlines()[0]} "
+            "Give the option as text, numbers and lists, or leave it out."
+        ) from error
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the file; evaluations of a run leave its configuration alone."""
-        if stage == "fit" and trainer.is_global_zero:
-            text = self.parser.dump(portable(self.config), skip_none=False, skip_link_targets=False)
-            write_text_atomic(run_folder(trainer) / runs.CONFIG, text)
+
+def restore_unwritten(plain: Any, config: Any, name: str) -> None:
+    """Put values in the place of those that jsonargparse left out of nested plain data.
+
+    Args:
+        plain: what was written; changed in place.
+        config: the values, in the same places.
+        name: of the option that both belong to.
+
+    Raises:
+        ValueError: for a value that has no text, such as a function.
+    """
+    items = list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain))
+    for key, written in items:
+        inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
+        if isinstance(written, dict | list):
+            restore_unwritten(written, config[key], inner)
+        elif isinstance(written, str) and written.startswith(UNWRITTEN):
+            if not isinstance(value := config[key], str | torch.device | torch.dtype):
+                raise ValueError(f"Expected `{inner}` as text, numbers or lists, which fit in a file, got {value!r}.")
+            plain[key] = str(value)
 
 
 def portable(config: Any) -> Any:
@@ -160,6 +224,8 @@ def portable(config: Any) -> Any:
         config[key] = None
     for key in ("config", "save_dir"):
         config.pop(key, None)
+    for group in ("checkpoint", "early_stopping"):
+        config[group].mode = "auto"  # as resolved: another metric may have another direction
     return config
 
 
@@ -169,6 +235,7 @@ def with_run_config(args: list[str]) -> list[str]:
     Raises:
         ValueError: when the folder is no run.
     """
+    args = expand_arguments(args)
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.split import evenly
-from cifar_lightning.files import replacing
+from cifar_lightning.files import replacing, user_path
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.trained import load_trained
+from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["export"]
 
@@ -28,16 +29,16 @@ SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = ArgumentParser(
         "cifar-lightning export",
         description="Writes the network with its normalisation: uint8 images (N, 3, 32, 32) in, logits (N, 10) out, "
         "for any N. Says how far its logits are from those of the checkpoint.",
     )
-    made.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="run whose best weights to export")
+    made.add_argument("--run", type=user_path, required=True, metavar="FOLDER", help="run whose best weights to export")
     made.add_argument(
         "--format", choices=list(SUFFIXES), default="onnx", help="default: onnx (needs the extra `export`)"
     )
-    made.add_argument("--output", type=Path, help="file to write; default: model.onnx or model.pt2 in the run")
+    made.add_argument("--output", type=user_path, help="file to write; default: model.onnx or model.pt2 in the run")
     return made
 
 

@@ -1,39 +1,160 @@
-"""Files that are written whole or not at all."""
+"""Paths as people write them, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
-import tempfile
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-__all__ = ["not_written", "replacing", "write_bytes_atomic", "write_text_atomic"]
+__all__ = [
+    "check_folder_name",
+    "expand_arguments",
+    "expand_options",
+    "expanded",
+    "not_written",
+    "replacing",
+    "user_path",
+    "write_bytes_atomic",
+    "write_text_atomic",
+]
+
+PATH_KEY = re.compile(r"(.*_)?(dir|dirpath|path|file|filename|folder|root)|run")
+"""Names of options that hold paths, of this project (`save_dir`, `run`, `data.root`) and of the classes that a
+configuration may name (`dirpath` of callbacks and profilers, `save_dir` of loggers)."""
+PATH_ARGUMENTS = ("--config", "-c", "--run")
+"""Options whose files are read before the other options are parsed."""
+VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+
+
+def expanded(path: str, option: str) -> str:
+    """Return a path with `~` and environment variables replaced, so that no library replaces any after us.
+
+    Lightning's loggers expand the paths that they get and its checkpoints do not, which splits a run over two folders.
+
+    Args:
+        path: as the user wrote it.
+        option: the option that it comes from, for the message; "" when the caller adds it.
+
+    Raises:
+        ValueError: when a variable has no value, or `~` names no user.
+    """
+    found = os.path.expanduser(os.path.expandvars(path))
+    plain = os.path.normpath(found)
+    if unset := [match[0] for match in VARIABLE.finditer(path) if not os.environ.get(match[1] or match[2])]:
+        problem = f"{unset[0]} has no value"
+    elif left := VARIABLE.search(found):
+        problem = f"it expands to {found}, with {left[0]} in it"
+    elif plain.startswith("~"):
+        problem = f"there is no home folder of {plain.split(os.sep)[0]}"
+    else:
+        return found
+    what = f"a path as `{option}`" if option else "a path"
+    raise ValueError(f"Expected {what}, got {path!r}, but {problem}. Write the path in full.")
+
+
+def user_path(text: str) -> Path:
+    """Return a path from the command line, expanded: a `type` for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: when it cannot be expanded; argparse adds the name of the option.
+    """
+    try:
+        return Path(expanded(text, ""))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removesuffix(".")) from error
+
+
+def expand_arguments(args: list[str]) -> list[str]:
+    """Return a command line with the paths of `--config` and `--run` expanded; the others wait for the parser.
+
+    Raises:
+        ValueError: naming the option whose path cannot be expanded.
+    """
+    found = []
+    for before, arg in zip(["", *args], args, strict=False):
+        option, equals, value = arg.partition("=")
+        if before in PATH_ARGUMENTS:
+            found.append(expanded(arg, before))
+        elif equals and option in PATH_ARGUMENTS:
+            found.append(f"{option}={expanded(value, option)}")
+        else:
+            found.append(arg)
+    return found
+
+
+def expand_options(options: Any, name: str = "") -> Any:
+    """Return a parsed configuration with the path of every option expanded, at any depth; namespaces change in place.
+
+    Args:
+        options: namespaces, dictionaries, lists and values.
+        name: of the option that holds them, with dots.
+
+    Raises:
+        ValueError: naming the option whose path cannot be expanded.
+    """
+    if isinstance(options, argparse.Namespace):
+        vars(options).update(expand_options(vars(options), name))
+        return options
+    if isinstance(options, dict):
+        return {key: expand_options(value, f"{name}.{key}".lstrip(".")) for key, value in options.items()}
+    if isinstance(options, list):
+        return [expand_options(value, name) for value in options]
+    key = name.rsplit(".", 1)[-1]
+    if isinstance(options, str | Path) and key != "class_path" and PATH_KEY.fullmatch(key):
+        return type(options)(expanded(str(options), name))
+    return options
+
+
+def check_folder_name(option: str, name: str, nested: bool = False) -> None:
+    """Make sure that a name stays inside the folder that it is joined to, whoever wrote it.
+
+    Args:
+        option: the option that it comes from, for the message.
+        name: of a folder.
+        nested: whether it may name a folder in folders, such as a/b.
+
+    Raises:
+        ValueError: when it could lead elsewhere, or cannot be printed.
+    """
+    if not name.isprintable():  # a NUL or a line break, which a copied text may hold
+        raise ValueError(f"Expected `{option}` to be of printable characters, got {name!r}.")
+    parts = name.split("/") if nested else [name]
+    if any(part in ("", ".", "..") or part.startswith("~") or re.search(r"[/\\$]", part) for part in parts):
+        kind = "a folder in `save_dir`, such as cnn or study/cnn" if nested else "one folder, such as version_0"
+        raise ValueError(
+            f"Expected `{option}` to name {kind}, got {name!r}. Leave out \\, $, ~ in front and parts that are empty, "
+            ". or ..; to write elsewhere, set `--save_dir`."
+        )
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` when the block ends, flushed; an error leaves `path` alone.
 
-    What can only write to a path may write to the file's `name`.
+    It has the permissions that `open(path, "wb")` would leave: those of the file it replaces, or of a new file those
+    that the umask leaves. What can only write to a path may write to the file's `name`.
 
     Raises:
         OSError: when it cannot be written, saying which and why.
     """
-    temporary = ""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
+            if path.exists():
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):
             raise not_written(path, error) from error
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +17,20 @@ from torchmetrics.classification import (
 
 from cifar_lightning import CLASSES
 
-__all__ = ["ClassificationMetrics", "EpochOutputs"]
+__all__ = ["ClassificationMetrics", "EpochOutputs", "direction"]
 
 N_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv 1706.04599)."""
+LOWER_IS_BETTER = ("loss", "ece")
+
+
+def direction(metric: str) -> Literal["min", "max"]:
+    """Return whether low ("min") or high ("max") values of a metric are good.
+
+    Args:
+        metric: name with its split, such as val/loss or test/class_acc/cat.
+    """
+    return "min" if metric.rsplit("/", 1)[-1].endswith(LOWER_IS_BETTER) else "max"
 
 
 class EpochOutputs:

@@ -1,4 +1,4 @@
-"""How processes end: asked to by a signal, or with the one that started them."""
+"""How processes end: by a signal, by an option, or with the process that started them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ __all__ = ["Interrupted", "end_with_parent"]
 
 
 class Interrupted(BaseException):
-    """A training was asked to end, and can go on from its last checkpoint.
+    """A training stopped before it reached its length, and can go on from its last checkpoint.
 
-    No `Exception`: nothing that catches errors should catch it.
+    No `Exception`: code that catches errors should not catch it.
 
     Args:
-        signal_number: what it was asked by.
+        cause: what stopped it, such as SIGTERM or max_time.
         place: how far it was.
     """
 
-    def __init__(self, signal_number: int, place: str) -> None:
-        super().__init__(f"{signal.Signals(signal_number).name} {place}")
-        self.signal_number = signal_number
+    def __init__(self, cause: str, place: str) -> None:
+        super().__init__(f"{cause} {place}")
+        self.cause = cause
+
+    @property
+    def exit_status(self) -> int:
+        """128 and the number of the signal, as shells have it; 0 for a stop that was asked for in the options."""
+        return 128 + signal.Signals[self.cause] if self.cause in signal.Signals.__members__ else 0
 
 
 def end_with_parent() -> None:

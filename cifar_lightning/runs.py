@@ -8,14 +8,15 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_lightning.files import write_text_atomic
+from cifar_lightning.files import check_folder_name, write_text_atomic
 
 __all__ = [
+    "Progress",
     "at_work",
     "check_checkpoint",
     "checkpoint_path",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 CHECKPOINT_KEYS = ("state_dict", "epoch", "global_step", "optimizer_states", "pytorch-lightning_version")
+ENDED = ("completed", "early_stopped", "pruned")
+"""Statuses of trainings that are over."""
 CONFIG, RESULT, HISTORY, CHECKPOINTS = "config.yaml", "result.json", "metrics.csv", "checkpoints"
 
 
@@ -73,15 +76,15 @@ def claim_folder(save_dir: Path, name: str, version: str | None) -> Path:
 
     Args:
         save_dir: folder of all runs.
-        name: name that runs of one kind share.
-        version: name of this run, or None for the next free `version_<n>`.
+        name: name that runs of one kind share, a folder below `save_dir` or several (a/b).
+        version: name of this run, one folder, or None for the next free `version_<n>`.
 
     Raises:
-        ValueError: when a name could not be shown, the named version exists, or the folder cannot be made.
+        ValueError: when a name leads out of `save_dir`, the named version exists, or the folder cannot be made.
     """
-    for option, value in (("name", name), ("version", version or "")):
-        if not value.isprintable():  # a NUL or a line break, which a copied text may hold
-            raise ValueError(f"Expected `{option}` to be of printable characters, got {value!r}.")
+    check_folder_name("name", name, nested=True)
+    if version is not None:
+        check_folder_name("version", version)
     parent = save_dir / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -206,11 +209,26 @@ def has_checkpoint(run: Path) -> bool:
     return (run / CHECKPOINTS / "last.ckpt").is_file()
 
 
-def check_checkpoint(path: Path, model: torch.nn.Module) -> int:
+class Progress(NamedTuple):
+    """How far the training behind a checkpoint was.
+
+    Attributes:
+        epochs: epochs that were over.
+        steps: optimizer steps.
+        split: what decides which images were held out, as `CIFAR10DataModule.split` has it; empty where that is not
+            known.
+    """
+
+    epochs: int
+    steps: int
+    split: dict[str, Any]
+
+
+def check_checkpoint(path: Path, model: torch.nn.Module) -> Progress:
     """Makes sure that a file is a checkpoint that fits the model, without running any code from it.
 
     Returns:
-        The optimizer steps behind it.
+        How far the training was.
 
     Raises:
         ValueError: when the file is missing or damaged, is no checkpoint, holds pickled objects, or is of another
@@ -247,7 +265,9 @@ def check_checkpoint(path: Path, model: torch.nn.Module) -> int:
             f"or shape, such as {differing[0]}. Give the configuration that it was trained with: `--run FOLDER` "
             "takes it from the run."
         )
-    return int(checkpoint["global_step"])
+    loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    split = checkpoint.get("CIFAR10DataModule", {}).get("split", {})
+    return Progress(int(loop.get("processed", checkpoint["epoch"])), int(checkpoint["global_step"]), split)
 
 
 def _check_sums(path: Path) -> None:

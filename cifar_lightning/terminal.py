@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO, cast
 
 __all__ = ["run_command", "run_script"]
 
@@ -30,6 +31,9 @@ IRRELEVANT = (
     ".*Glyph .* missing from font.*",  # a run may be named in any script; the picture is as good without
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6.6 on torch 2.15
     ".*could be decompression bomb.*",  # pictures above our own limit are refused with a message
+    ".*SWA is currently only supported every epoch.*",  # its schedule takes the place of ours, as it should
+    ".*accumulate_grad_batches != 1.* and overriding.*",  # ours is meant to be called at each optimizer step
+    ".*requested to overfit but enabled.*",  # the data module keeps one order; Lightning does not know its loader
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph
 )
 # Lines of Lightning that advertise, or say what hardware is not there or what was asked for.
@@ -45,6 +49,88 @@ NOISE = (
     "`Trainer.fit` stopped: `max_",  # in the middle of the progress bar
 )
 USER_ERRORS = (ValueError, OSError, ImportError)
+RANKS = {
+    "RANK": ("WORLD_SIZE", "MASTER_ADDR"),
+    "LOCAL_RANK": ("WORLD_SIZE", "MASTER_ADDR"),
+    "SLURM_PROCID": ("SLURM_NTASKS",),
+    "JSM_NAMESPACE_RANK": ("JSM_NAMESPACE_SIZE",),
+}
+"""Variables that number the processes of one training, in the order in which Lightning looks, and those that torchrun,
+Lightning, SLURM and LSF set beside them."""
+
+
+class LossyStream:
+    """A text stream that drops what cannot be written, and reports the first loss on another stream.
+
+    A reader that has gone (`fit | head`) or a full disk under a log costs the output and not the training.
+
+    Args:
+        stream: standard output or standard error.
+        name: of it, for the report.
+
+    Attributes:
+        other: where to report; None for nowhere.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self.other: LossyStream | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, if it can be."""
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write lines, if they can be."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Flush, if it can be."""
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # a ValueError where it is closed, or has no such character
+            other, self.other = self.other, None
+            if other is not None:
+                reason = getattr(error, "strerror", None) or error
+                other.write(f"Could not write to {self._name}: {reason}. The program goes on.\n")
+
+    def give_up(self) -> None:
+        """Send what could not be written nowhere: Python would try again when it ends, and fail."""
+        self.other = None
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+@contextlib.contextmanager
+def lossy_output() -> Iterator[None]:
+    """Let no loss of output end the work: see `LossyStream`."""
+    with contextlib.ExitStack() as stack:
+        # A stream that was closed before the program started is None.
+        given = [stream or stack.enter_context(open(os.devnull, "w")) for stream in (sys.stdout, sys.stderr)]
+        out, err = LossyStream(given[0], "standard output"), LossyStream(given[1], "standard error")
+        out.other, err.other = err, out
+        try:
+            with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, err)):
+                yield
+        finally:
+            for stream in (out, err):
+                stream.flush()
+            for stream in (out, err):
+                stream.give_up()
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
@@ -98,19 +184,48 @@ def run_command(args: list[str]) -> int:
         0; 1 when a part of the work could not be done; 2 for a user's error.
     """
     debug = "--debug" in args
-    return run_script(lambda: dispatch([arg for arg in args if arg != "--debug"]), debug)
+    return run_script(lambda: dispatch([arg for arg in args if arg != "--debug"]), debug, args)
 
 
-def run_script(work: Callable[[], int], debug: bool = False) -> int:
+def run_script(work: Callable[[], int], debug: bool = False, args: Sequence[str] = ()) -> int:
     """Does what a script does, with the same messages.
 
     Args:
         work: gives the exit status.
         debug: show a user's error with its traceback.
+        args: the command line, whose options messages name as they are typed.
 
     Returns:
-        The exit status; 2 for a user's error, 128 and the number of a signal that ended it.
+        The exit status; 2 for a user's error, 128 and the number of a signal that ended it. Output that cannot be
+        written changes nothing about it.
     """
+    with lossy_output():
+        if problem := stray_rank():
+            print(f"error: {problem}", file=sys.stderr)
+            return 2
+        return run_with_messages(work, debug, args)
+
+
+def stray_rank() -> str:
+    """Return what is wrong when the environment numbers this process as one of several that nobody has started.
+
+    Such a process would leave the run folder to a first one that is not there, and wait for it. Empty when all is well.
+    """
+    for rank, beside in RANKS.items():
+        number = os.environ.get(rank, "0")
+        missing = [name for name in beside if name not in os.environ]
+        if not number.isdecimal() or (int(number) and missing):
+            without = f" without {' and '.join(missing)}" if missing else ""
+            return (
+                f"Expected {rank} to be the number of this process, set by a launcher together with "
+                f"{' and '.join(beside)}, got {rank}={number}{without}. Take it away with `unset {rank}`, or start all "
+                "processes with torchrun or srun."
+            )
+    return ""
+
+
+def run_with_messages(work: Callable[[], int], debug: bool, args: Sequence[str]) -> int:
+    """Do the work, with the errors of its user as messages: see `run_script`."""
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message)
 
@@ -123,13 +238,13 @@ def run_script(work: Callable[[], int], debug: bool = False) -> int:
     try:
         return work()
     except Interrupted as stop:
-        return 128 + stop.signal_number  # as a shell tells it
+        return stop.exit_status
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise
-        print(f"error: {in_words(error)}", file=sys.stderr)
+        print(f"error: {as_typed(in_words(error), args)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
@@ -151,6 +266,13 @@ def in_words(error: Exception) -> str:
         f"Expected to read or write {os.fsdecode(error.filename)}, got: {error.strerror}. Make sure that its folder is "
         "there, may be written and has room, and start again."
     )
+
+
+def as_typed(message: str, args: Sequence[str]) -> str:
+    """Return a message with the options of a command line as they are typed: `--data.root` for `data.root`."""
+    for option in {arg.partition("=")[0] for arg in args if arg.startswith("--")}:
+        message = message.replace(f"`{option.removeprefix('--').removesuffix('+')}`", f"`{option}`")
+    return message
 
 
 def is_out_of_memory(error: Exception) -> bool:

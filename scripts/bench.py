@@ -15,6 +15,7 @@ from cifar_lightning.benchmarks.peer import bench_peer
 from cifar_lightning.benchmarks.scale import bench_scale
 from cifar_lightning.benchmarks.start import bench_start
 from cifar_lightning.benchmarks.train import bench_train
+from cifar_lightning.usage.command_parser import ArgumentParser
 
 
 def count(text: str) -> int:
@@ -26,7 +27,7 @@ def count(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(description=__doc__)
+    result = ArgumentParser(description=__doc__)
     commands = result.add_subparsers(required=True, dest="benchmark")
 
     def command(name: str, run: object, brief: str) -> argparse.ArgumentParser:
@@ -79,11 +80,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Runs the benchmark that the command line names."""
     parsed = parser()
-    args, options = parsed.parse_known_args()
-    args.options = options
-    if args.options and not hasattr(args, "config"):
-        parsed.error(f"unrecognized arguments: {' '.join(args.options)}")
     try:
+        args, args.options = parsed.parse_known_args()
+        if args.options and not hasattr(args, "config"):
+            parsed.parse_args()
         result = {"benchmark": args.benchmark, **args.run(args)}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,9 +13,11 @@ environment() {
   python=.venv/bin/python
   stamp=.venv/installed-$(cat pyproject.toml constraints.txt <(echo "$extras") | sha256sum | cut -c1-16)
   [[ -f $stamp ]] && return
-  command -v "$base" >/dev/null || fail "Expected Python 3.10 or newer as $base, found none. Install it, or set PYTHON."
-  "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    fail "Expected Python 3.10 or newer, got $("$base" --version). Set PYTHON to a newer one."
+  [[ -x $python ]] && base=$python
+  command -v "$base" >/dev/null || fail "Expected Python 3.11 or newer as $base, found none. Install it, or set PYTHON."
+  "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "Expected Python 3.11 or newer, got $("$base" --version 2>&1) as $base. Set PYTHON to a newer one, and delete" \
+      ".venv if it is there."
   if [[ ! -x $python ]]; then
     echo "Making the virtual environment .venv"
     "$base" -m venv .venv || fail "Could not make .venv. On Debian and Ubuntu: apt install python3-venv."

@@ -22,3 +22,22 @@ class RecordIndices(Callback):
         """Writes the epoch."""
         torch.save(torch.cat(self.seen), f"indices-{trainer.current_epoch}-{trainer.global_rank}.pt")
         self.seen.clear()
+
+
+class RecordWeights(Callback):
+    """Saves the weights at the start of each epoch into the working directory."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes those of all epochs so far."""
+        self.seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+        torch.save(self.seen, "weights.pt")
+
+
+class Unwritable(Callback):
+    """Has a default that no YAML file can hold."""
+
+    def __init__(self, marker: Any = object()) -> None:  # noqa: B008
+        self.marker = marker

@@ -24,6 +24,41 @@ class StopAfter(Callback):
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
 
 
+class StopInside(Callback):
+    """Asks the trainer to stop after a number of training batches, or in the first validation from then on.
+
+    Args:
+        after: Batches of the whole training.
+        in_validation: In the end of a validation.
+    """
+
+    def __init__(self, after: int, in_validation: bool = False) -> None:
+        self.after = after
+        self.in_validation = in_validation
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        """Asks once, after a batch."""
+        if trainer.fit_loop.total_batch_idx + 1 == self.after and not self.in_validation:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks in a validation."""
+        if trainer.fit_loop.total_batch_idx + 1 >= self.after and self.in_validation:
+            trainer.should_stop = True
+
+
+class KillAtEnd(Callback):
+    """Ends its process as a power cut would, between the last checkpoint and the end of the training."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises what no error handler catches; the hooks after this one do not run."""
+        raise PowerCut
+
+
+class PowerCut(BaseException):
+    """Stands for the end of the process."""
+
+
 class Kill(Callback):
     """Kills its process when the training starts."""
 

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,37 @@ def test_documents_are_filled_in_and_their_links_lead_somewhere():
         assert not re.findall(r"@[A-Z_]+@", text), page
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("place", ["python", "copy/.venv/bin/python"])
+def test_an_older_python_gets_one_message(place):
+    """A stand-in for it, given as PYTHON or in an environment that is there already."""
+    copy, old = Path("copy").absolute(), Path(place).absolute()
+    for name in ("scripts/quickstart.sh", "scripts/environment.sh", "pyproject.toml", "constraints.txt"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.13 || exit 1\n')
+    old.chmod(0o755)
+    before = sorted(copy.rglob("*"))
+    environment = {**os.environ, "PYTHON": str(old)}
+    done = subprocess.run(["bash", copy / "scripts/quickstart.sh"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    shown = old if place == "python" else ".venv/bin/python"
+    assert done.stderr == (
+        f"error: Expected Python 3.11 or newer, got Python 3.10.13 as {shown}. Set PYTHON to a newer one, and delete "
+        ".venv if it is there.\n"
+    )
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_the_oldest_python_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["requires-python"] == ">=3.11"
+    assert project["tool"]["ruff"]["target-version"] == "py311"
+    assert project["tool"]["mypy"]["python_version"] == "3.11"
+    assert "Python 3.11 or newer" in (ROOT / "README.md").read_text()
+    assert "python_version" not in (ROOT / "constraints.txt").read_text()
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from cifar_lightning.analysis.statistics import Summary
 from cifar_lightning.sweeps.compare import compare
 from cifar_lightning.sweeps.dependence import plateau
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
-from cifar_lightning.sweeps.sections import leaders
+from cifar_lightning.sweeps.sections import best_first, leaders
 
 ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
 
@@ -257,3 +257,112 @@ def test_the_front_is_what_no_other_point_beats():
             for j in range(len(costs))
         )
         assert beaten != (i in front)
+
+
+NEUTRAL = {
+    "data": {"root": "/elsewhere", "eval_batch_size": 50, "download": True},
+    "trainer": {
+        "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "x"}},
+        "max_time": "00:01:00:00",
+        "profiler": "simple",
+        "enable_progress_bar": False,
+        "log_every_n_steps": 1,
+    },
+    "figures": {"confusion_every_n_epochs": 0},
+    "layers": {"norms_every_n_steps": 5},
+    "finite": {"every_n_steps": 1},
+    "checkpoint_every_n_steps": 100,
+    "save_dir": "/runs",
+}
+
+
+def change(folder: Path, options: dict) -> None:
+    """Sets options in the configuration of a run, group by group."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for name, value in options.items():
+        config[name] = {**config.get(name, {}), **value} if isinstance(value, dict) else value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_options_that_change_no_number_split_no_group():
+    for seed in range(3):
+        write_run(Path(f"logs/{seed}"), seed, 0.1, 8, 0.5)
+    change(Path("logs/1"), NEUTRAL)
+    (group,) = group_runs(read_runs([Path("logs")]))
+    assert (group.label, group.point, len(group.runs)) == ("all runs", {}, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"trainer": {"precision": "bf16-mixed"}}, "precision bf16-mixed"),
+        ({"trainer": {"devices": 2}}, "devices 2"),
+        ({"data": {"batch_size": 50}}, "batch_size 50"),
+        ({"finite": {"skip_steps": 3}}, "skip_steps 3"),
+        (
+            {"model": {"init_args": {"compile": True, "widths": [8], "optimizer": {"init_args": {"lr": 0.1}}}}},
+            "compile true",
+        ),
+    ],
+)
+def test_options_that_change_numbers_split_groups(options, label):
+    for seed in range(2):
+        write_run(Path(f"logs/{seed}"), seed, 0.1, 8, 0.5)
+    change(Path("logs/1"), {**NEUTRAL, **{name: {**NEUTRAL.get(name, {}), **value} for name, value in options.items()}})
+    first, second = group_runs(read_runs([Path("logs")]))
+    assert first.label.endswith(" null")
+    assert second.label == label
+
+
+def test_other_images_in_the_same_place_make_another_group():
+    for seed, images in enumerate(("aaaaaaaaaa", "aaaaaaaaaa", "bbbbbbbbbb")):
+        write_run(Path(f"logs/{seed}"), seed, 0.1, 8, 0.5)
+        result = json.loads(Path(f"logs/{seed}/result.json").read_text())
+        result["data"]["fingerprint"] = images
+        Path(f"logs/{seed}/result.json").write_text(json.dumps(result))
+    groups = group_runs(read_runs([Path("logs")]))
+    assert {group.label: len(group.runs) for group in groups} == {"images aaaaaaaa": 2, "images bbbbbbbb": 1}
+    write_run(Path("logs/other"), 0, 0.2, 8, 0.5)  # images that differ with the settings have no name of their own
+    for name in ("0", "1"):
+        Path(f"logs/{name}/result.json").unlink()
+        Path(f"logs/{name}/config.yaml").unlink()
+    assert [group.label for group in group_runs(read_runs([Path("logs")]))] == ["lr 0.1", "lr 0.2"]
+
+
+def test_the_lowest_loss_is_the_best():
+    for i, losses in enumerate([(1.25, 1.35), (0.5, 0.75), (2.0, 2.25)]):
+        for seed, loss in enumerate(losses):
+            folder = Path(f"logs/{i}-{seed}")
+            write_run(folder, seed, 0.1 * (i + 1), 8 * (3 - i), 0.5)
+            result = json.loads((folder / "result.json").read_text())
+            result["fit"]["metrics"]["val/loss"] = loss
+            (folder / "result.json").write_text(json.dumps(result))
+    compare(["logs", "--metric", "val/loss"])
+    with Path("comparison/compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["val/loss"] for row in rows] == ["0.6250 ± 0.1768", "1.3000 ± 0.0707", "2.1250 ± 0.1768"]
+    low, high = stats.t.interval(0.95, 1, 1.3, stats.sem([1.25, 1.35]))
+    assert rows[1]["95 % of val/loss"] == f"{low:.4f} to {high:.4f}"
+    text = Path("comparison/compare.md").read_text()
+    assert "Sorted by val/loss, the best first." in text
+    assert "val/loss, %" not in text
+    assert re.findall(r"− .* \| 2 \| (\S+) \|", text) == ["-0.6750", "-1.5000", "-0.8250"]
+
+
+def test_the_front_of_a_loss_goes_down():
+    points = {
+        name: (cost, Summary(2, loss, 0.1, None)) for name, cost, loss in (("a", 1, 0.9), ("b", 2, 0.5), ("c", 3, 0.7))
+    }
+    axes = plot_cost(points, "weights", "val/loss", "title", factor=1, mode="min").axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 0.9], [2, 0.5]]
+    axes = plot_cost(points, "weights", "accuracy, %", "title").axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 90]]
+
+
+def test_groups_without_the_metric_come_last():
+    def group(name: str, **metrics: float) -> Group:
+        return Group(name, {}, [RunRecord(None, 0, {}, {"status": "completed", "fit": {"metrics": metrics}}, {})])
+
+    groups = [group("none"), group("high", loss=2.0, acc=0.9), group("low", loss=1.0, acc=0.8), group("none too")]
+    assert [g.label for g in best_first(groups, "loss")] == ["low", "high", "none", "none too"]
+    assert [g.label for g in best_first(groups, "acc")] == ["high", "low", "none", "none too"]

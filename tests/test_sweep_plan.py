@@ -141,10 +141,13 @@ def test_the_same_combination_twice():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", "Expected a sweep in sweep.yaml, got:"),
-        ("name: a\naxes: [{a: [1]}]\nsead: [1]\n", "sead"),
-        ("name: a\naxes: [{a: [1]}]\nseeds: many\n", "seeds"),
-        ("name: a\n", "axes"),
+        ("name: [", "Expected a sweep as YAML in sweep.yaml (line 2), got "),
+        ("name: a\naxes: [{a: [1]}]\nsead: [1]\n", "`sead` in sweep.yaml (line 3). Did you mean `seeds`?"),
+        (
+            "name: a\naxes: [{a: [1]}]\nseeds: many\n",
+            "Expected `seeds` in sweep.yaml (line 3) to be a list of whole numbers such as [2, 3], got many.",
+        ),
+        ("name: a\n", "Expected `axes` in sweep.yaml, got no such key."),
         ("name: a\naxes: [{config: [nowhere.yaml]}]\n", "Expected a recipe in nowhere.yaml"),
     ],
 )
@@ -174,7 +177,7 @@ def test_what_is_wrong_with_all_combinations_is_said_once():
     with pytest.raises(ValueError, match="got 5 that are not") as caught:
         check_runs(sweep, expand(sweep))
     message = str(caught.value)
-    assert message.count("loud") == 1
+    assert message.count("Expected a network before its options") == 1
     assert "dropout=0.3,seed=0-" in message
     assert "and 2 more: " in message
 

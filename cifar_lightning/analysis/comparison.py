@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,31 +36,40 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     return front
 
 
-def plot_cost(points: Mapping[str, tuple[float, Summary]], xlabel: str, ylabel: str, title: str) -> Figure:
-    """Draws accuracy against a cost, with the front of the points that nothing beats.
+def plot_cost(
+    points: Mapping[str, tuple[float, Summary]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    factor: float = 100,
+    mode: Literal["min", "max"] = "max",
+) -> Figure:
+    """Draw a metric against a cost, with the front of the points that nothing beats.
 
     Args:
-        points: cost above 0 and accuracies in [0, 1], by group.
+        points: cost above 0 and the metric, such as accuracies in [0, 1], by group.
         xlabel: the cost with its unit.
-        ylabel: which accuracy.
+        ylabel: the metric with its unit.
         title: what is compared.
+        factor: on the values of the metric.
+        mode: whether low ("min") or high ("max") values are good.
     """
     figure = new_figure(8.4, 4.8, title)
     axes = figure.add_subplot()
     costs = [cost for cost, _ in points.values()]
-    means = [summary.mean for _, summary in points.values()]
-    front = pareto_front(costs, means)
-    axes.plot([costs[i] for i in front], [100 * means[i] for i in front], "-", color=GREY, linewidth=1, zorder=0)
+    means = [factor * summary.mean for _, summary in points.values()]
+    front = pareto_front(costs, means if mode == "max" else [-mean for mean in means])
+    axes.plot([costs[i] for i in front], [means[i] for i in front], "-", color=GREY, linewidth=1, zorder=0)
     # So many groups as there are looks are named; of more, those that nothing beats.
     named = list(range(len(points))) if len(points) <= NAMED else front
     others = [i for i in range(len(points)) if i not in named]
     if others:
-        axes.plot([costs[i] for i in others], [100 * means[i] for i in others], ".", color=LIGHT, label="all others")
+        axes.plot([costs[i] for i in others], [means[i] for i in others], ".", color=LIGHT, label="all others")
     names, summaries = list(points), [summary for _, summary in points.values()]
     for i, (colour, marker, line) in zip(named, STYLES * len(points), strict=False):
         fill = colour if line == "-" else "white"  # ten looks, and the same ten hollow
-        error = 100 * (summaries[i].std or 0)
-        axes.errorbar(costs[i], 100 * means[i], error, color=colour, fmt=marker, mfc=fill, label=names[i], capsize=2)
+        error = factor * (summaries[i].std or 0)
+        axes.errorbar(costs[i], means[i], error, color=colour, fmt=marker, mfc=fill, label=names[i], capsize=2)
     scale(axes, costs)
     axes.set(xlabel=f"{xlabel}; the line joins those that no other beats", ylabel=ylabel)
     axes.grid(alpha=0.3)
@@ -92,15 +102,16 @@ def plot_bands(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, tit
 
 
 def plot_dependence(
-    series: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str, title: str
+    series: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str, title: str, factor: float = 100
 ) -> Figure:
-    """Draws accuracy against a setting, one line for each of the others.
+    """Draw a metric against a setting, one line for each of the others.
 
     Args:
-        series: accuracies in [0, 1] of the seeds, by value of the setting, by line.
+        series: values of the metric, such as accuracies in [0, 1], of the seeds, by value of the setting, by line.
         xlabel: the setting.
-        ylabel: which accuracy.
+        ylabel: the metric with its unit.
         title: what is compared.
+        factor: on the values of the metric.
     """
     figure = new_figure(8.4, 4.8, title)
     axes = figure.add_subplot()
@@ -109,8 +120,8 @@ def plot_dependence(
         summaries = [summarise(line[x]) for x in xs]
         axes.errorbar(
             xs,
-            [100 * s.mean for s in summaries],
-            [100 * (s.std or 0) for s in summaries],
+            [factor * s.mean for s in summaries],
+            [factor * (s.std or 0) for s in summaries],
             color=colour,
             fmt=marker + style,
             label=name,

@@ -24,13 +24,15 @@ def layer_outputs(net: nn.Module, layers: Mapping[str, nn.Module], images: Tenso
         images: float (B, 3, H, W), what the network takes.
 
     Returns:
-        The logits, and the outputs under the same names, (B, features) or (B, channels, H, W).
+        The logits, and the outputs under the same names, (B, features) or (B, channels, H, W); a module that is not
+        called, or puts out something else, is left out.
     """
     outputs: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-            outputs[name] = output
+    def keeper(name: str) -> Callable[[nn.Module, object, object], None]:
+        def keep(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim in (2, 4):
+                outputs[name] = output
 
         return keep
 
@@ -40,7 +42,7 @@ def layer_outputs(net: nn.Module, layers: Mapping[str, nn.Module], images: Tenso
     finally:
         for hook in hooks:
             hook.remove()
-    return logits, {name: outputs[name] for name in layers}
+    return logits, {name: outputs[name] for name in layers if name in outputs}
 
 
 def pooled(outputs: Tensor, most: int = 1024) -> Tensor:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cifar_lightning.files import replacing
 
-__all__ = ["AtomicCheckpointIO", "RunCheckpoint", "flush"]
+__all__ = ["AtomicCheckpointIO", "RunCheckpoint"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,42 +29,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-def flush(trainer: Trainer) -> None:
-    """Has the loggers write what they hold back."""
-    for logger in trainer.loggers if trainer.is_global_zero else ():
-        logger.save()
-
-
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which remembers its best value also where the run folder has been moved.
+    """Write `best.ckpt`: the weights with the best value of a validation metric so far.
 
-    Lightning compares folders as text and starts anew where they differ, so that a worse epoch of a continued run
-    would replace the best one. Here a run is the same when its name and version are.
+    A run that continues remembers its best value wherever its folder lies now. (Lightning compares folders as text,
+    and starts anew where they differ, so that a worse epoch would replace the best one.)
     """
 
+    continues = False
+    """Whether the training goes on in the folder of the checkpoint that it starts from."""
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Removes what a training that was killed while it wrote a checkpoint has left."""
+        """Remove what a training that was killed while it wrote a checkpoint has left."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.is_global_zero and self.dirpath and self.filename:
-            for unfinished in Path(self.dirpath).glob(f".{self.filename}{self.FILE_EXTENSION}.*"):
+        if stage == "fit" and trainer.is_global_zero and self.dirpath:
+            for unfinished in Path(self.dirpath).glob(f".*{self.FILE_EXTENSION}.*"):
                 unfinished.unlink(missing_ok=True)
 
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        """Flushes the curves first: a run that goes on from the checkpoint has all that came before it."""
-        flush(trainer)
-        super()._save_checkpoint(trainer, filepath)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what the checkpoint says of its run, when this run is the same one."""
-        here = str(self.dirpath)
-        if Path(state_dict["dirpath"]).parts[-3:] == Path(here).parts[-3:]:
-            moved = {name: str(Path(here) / Path(path).name) for name, path in _paths(state_dict)}
-            best = {str(Path(here) / Path(path).name): value for path, value in state_dict["best_k_models"].items()}
-            state_dict = {**state_dict, **moved, "best_k_models": best, "dirpath": here}
-        super().load_state_dict(state_dict)
-
-
-def _paths(state_dict: dict[str, Any]) -> list[tuple[str, str]]:
-    """The entries that name a file."""
-    names = ("best_model_path", "kth_best_model_path", "last_model_path")
-    return [(name, state_dict[name]) for name in names if state_dict[name]]
+        """Restore the best value of the run, if this is the same run and its file is still there."""
+        here = Path(str(self.dirpath))
+        best = here / Path(state_dict["best_model_path"]).name
+        if self.continues and best.is_file():
+            own = {name: str(best) for name in ("best_model_path", "kth_best_model_path")}
+            scores = {str(best): score for score in state_dict["best_k_models"].values()}
+            super().load_state_dict({**state_dict, **own, "best_k_models": scores, "dirpath": self.dirpath})

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from torch import Tensor
 
-from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 
-__all__ = ["as_classifier", "data_of", "epoch_metrics", "gathered", "run_folder"]
+__all__ = ["as_classifier", "data_of", "epoch_metrics", "gathered", "run_folder", "with_findings"]
+
+SPLITS = ("train", "val", "test")
 
 
 def data_of(trainer: Trainer) -> CIFAR10DataModule:
@@ -47,16 +50,16 @@ def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Te
 
 
 def epoch_metrics(trainer: Trainer) -> dict[str, float]:
-    """The metrics of the last epoch, also where it was trained by a process that ended before it could tell.
+    """Return the metrics of this epoch, with the digits that a float32 has.
 
-    With the digits that a float32 has.
+    Lightning keeps a metric until it is logged anew. Here those of a split are left out where the epoch has not come to
+    them: `val/` in an epoch without a validation, `train/` in one that is not over.
     """
+    own = as_classifier(trainer.lightning_module).epoch_metrics
+    cut_short = trainer.state.fn == "fit" and not trainer.is_last_batch
+    fresh = set() if cut_short else {name.split("/")[0] for name in own}
     known = {name: float(f"{float(value):.7g}") for name, value in trainer.callback_metrics.items()}
-    if known or trainer.state.fn != "fit":
-        return known
-    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    rows = [row for callback in everyone if isinstance(callback, MetricsCSV) for row in callback.rows[-1:]]
-    return rows[-1] if rows else {}
+    return {k: v for k, v in known.items() if (split := k.split("/")[0]) in fresh or split not in SPLITS} | own
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -65,3 +68,23 @@ def run_folder(trainer: Trainer) -> Path:
     (`trainer.log_dir` would wait for the other processes, and hang where the first one alone asks.)
     """
     return Path(trainer.default_root_dir)
+
+
+def with_findings(config: str, trainer: Trainer) -> str:
+    """Return the configuration of a run with what `BatchSizeFinder` and `LearningRateFinder` found, and without them.
+
+    Args:
+        config: as it was given, as YAML.
+        trainer: when the training starts.
+    """
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if not any(isinstance(callback, BatchSizeFinder | LearningRateFinder) for callback in everyone):
+        return config
+    plain, data, model = yaml.safe_load(config), data_of(trainer), as_classifier(trainer.lightning_module)
+    finders = (BatchSizeFinder.__name__, LearningRateFinder.__name__)
+    given = plain["trainer"]["callbacks"]
+    plain["trainer"]["callbacks"] = [c for c in given if c["class_path"].rsplit(".", 1)[-1] not in finders] or None
+    plain["data"]["batch_size"] = min(data.batch_size, data.size("train"))
+    if model.found_lr is not None:
+        plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

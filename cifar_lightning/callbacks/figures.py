@@ -21,6 +21,7 @@ from cifar_lightning.analysis.style import save_figure
 from cifar_lightning.callbacks.context import as_classifier, data_of, gathered, run_folder
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.data.split import evenly
+from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 
 __all__ = ["FigureLogger"]
@@ -103,11 +104,12 @@ class FigureLogger(Callback):
         if self._due(trainer, "predictions", "mistakes", "reliability"):
             self._outputs.append((batch.indices, batch.labels, outputs))
         if self._filters is None and self._due(trainer, "filters"):
-            self._filters = model.net.first_filters().detach().clone()
+            filters = introspection.first_filters(model.net)
+            self._filters = None if filters is None else filters.detach().clone()
         if not self._maps and trainer.is_global_zero and self._due(trainer, "feature_maps"):
             chosen = evenly(data_of(trainer).size(split), self.feature_map_images)
             images = model.normalize(images_of(trainer, split)[chosen].to(model.device))
-            _, self._maps = layer_outputs(model.net, model.net.layers(), images)
+            _, self._maps = layer_outputs(model.net, introspection.layers(model.net), images)
 
     def on_validation_batch_end(
         self,
@@ -152,8 +154,14 @@ class FigureLogger(Callback):
         with torch.no_grad():
             # In the small batches of an evaluation, which need no more memory than the training did.
             batches = rows.split(data_of(trainer).eval_batch_size)
-            parts = [model.net.features(model.normalize(val.images[part].to(model.device))) for part in batches]
+            found = (
+                introspection.features(model.net, model.normalize(val.images[part].to(model.device)))
+                for part in batches
+            )
+            parts = [part for part in found if part is not None]
         model.train(training)
+        if not parts:
+            return
         names = [CLASSES[label] for label in val.labels[rows].tolist()]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from cifar_lightning.analysis.layers import layer_outputs
 from cifar_lightning.callbacks.context import as_classifier
 from cifar_lightning.data.loader import Batch
+from cifar_lightning.models import introspection
 
 __all__ = ["FiniteCheck", "NotFiniteError"]
 
@@ -126,7 +127,8 @@ class FiniteCheck(Callback):
             return f"whose network has such weights in {spoiled[0]}"
         assert self._batch is not None
         with torch.no_grad():
-            logits, outputs = layer_outputs(model.net, model.net.layers(), model.normalize(self._batch.images))
+            layers, images = introspection.layers(model.net), model.normalize(self._batch.images)
+            logits, outputs = layer_outputs(model.net, layers, images)
         for name, output in {**outputs, "the logits": logits}.items():
             if not output.isfinite().all():
                 return f"first in {name}"

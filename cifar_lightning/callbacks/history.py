@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cifar_lightning.callbacks.context import epoch_metrics
 from cifar_lightning.files import write_text_atomic
 
 __all__ = ["MetricsCSV"]
@@ -29,26 +30,17 @@ class MetricsCSV(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row of the epoch; training and validation are over by now. Half an epoch gets none."""
-        if not trainer.is_last_batch:
-            return
-        metrics = {
-            k: float(f"{float(v):.7g}")
-            for k, v in sorted(trainer.callback_metrics.items())
-            if not k.startswith("step/")
-        }
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr, **metrics})
-        if trainer.is_global_zero:
-            write_text_atomic(self.path, self._table())
+        """Add the row of the epoch; training and validation are over by now.
 
-    def _table(self) -> str:
-        columns = dict.fromkeys(name for row in self.rows for name in row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
+        An epoch that the training ends in has one too, but not in the checkpoint: a longer training finishes the epoch.
+        """
+        metrics = {name: value for name, value in epoch_metrics(trainer).items() if not name.startswith("step/")}
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr, **dict(sorted(metrics.items()))}
+        if trainer.is_last_batch:
+            self.rows.append(row)
+        if trainer.is_global_zero:
+            write_text_atomic(self.path, table(self.rows if trainer.is_last_batch else [*self.rows, row]))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
@@ -57,3 +49,13 @@ class MetricsCSV(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from the rows of the checkpoint."""
         self.rows = list(state_dict["rows"])
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """Return rows as CSV, with a column for each name in any of them."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from cifar_lightning.analysis.layers import layer_outputs, layer_statistics
 from cifar_lightning.callbacks.context import as_classifier, data_of
 from cifar_lightning.data.split import evenly
+from cifar_lightning.models import introspection
 
 __all__ = ["LayerLogger"]
 
@@ -90,7 +91,7 @@ class LayerLogger(Callback):
         chosen = evenly(len(val), self.activation_images)
         images = model.normalize(val.images[chosen].to(model.device))
         rows: dict[str, float] = {}
-        for name, output in layer_outputs(model.net, model.net.layers(), images)[1].items():
+        for name, output in layer_outputs(model.net, introspection.layers(model.net), images)[1].items():
             found = layer_statistics(output.float())
             rows |= {
                 f"layer_activation_mean/{name}": found.mean,

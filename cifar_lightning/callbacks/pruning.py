@@ -8,7 +8,9 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cifar_lightning.callbacks.context import epoch_metrics
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.metrics import direction
 
 __all__ = ["Pruning", "survives"]
 
@@ -38,7 +40,7 @@ class Pruning(Callback):
         folder: Folder that the runs share.
         run: Name of this run in there.
         metric: Validation metric to judge by.
-        mode: "max" where high is good, or "min".
+        mode: Whether high ("max") or low ("min") values are good; "auto" follows from the metric.
         first_epochs: Epochs that every run gets.
         factor: Of the runs that come so far, one in so many goes on; at least 2.
 
@@ -47,35 +49,51 @@ class Pruning(Callback):
     """
 
     def __init__(
-        self, folder: str, run: str, metric: str = "val/acc", mode: str = "max", first_epochs: int = 1, factor: int = 3
+        self, folder: str, run: str, metric: str = "val/acc", mode: str = "auto", first_epochs: int = 1, factor: int = 3
     ) -> None:
-        if first_epochs < 1 or factor < 2 or mode not in ("max", "min") or not metric.startswith("val/"):
+        if first_epochs < 1 or factor < 2 or mode not in ("auto", direction(metric)) or not metric.startswith("val/"):
             raise ValueError(
-                "Expected Pruning with `first_epochs` of at least 1, `factor` of at least 2, `mode` max or min and a "
-                f"`metric` of validation, got {first_epochs}, {factor}, {mode} and {metric}."
+                "Expected Pruning with `first_epochs` of at least 1, `factor` of at least 2, a `metric` of validation "
+                f"and the `mode` that fits it, auto or {direction(metric)}; got {first_epochs}, {factor}, {metric} and "
+                f"{mode}."
             )
         self.folder = Path(folder)
         self.run = run
         self.metric = metric
-        self.sign = 1 if mode == "max" else -1
+        self.sign = 1 if direction(metric) == "max" else -1
         self.first_epochs = first_epochs
         self.factor = factor
         self.pruned = False
+        self._compared = 0
 
-    def _is_rung(self, epochs: int) -> bool:
+    def state_dict(self) -> dict[str, int]:
+        """Return the epochs after which the run was compared last."""
+        return {"compared": self._compared}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on comparing from there."""
+        self._compared = state_dict["compared"]
+
+    def _is_due(self, epochs: int) -> bool:
+        """Return whether a rung lies between the last comparison and this epoch."""
         rung = self.first_epochs
-        while rung < epochs:
+        while rung <= self._compared:
             rung *= self.factor
-        return rung == epochs
+        return rung <= epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compares after the validation of an epoch, except the last one."""
-        epochs = trainer.current_epoch + 1
-        if not self._is_rung(epochs) or epochs == trainer.max_epochs or not trainer.is_last_batch:
+        """Compare at a rung, or at the first validation after it; not in the last epoch."""
+        epochs, metrics = trainer.current_epoch + 1, epoch_metrics(trainer)
+        if not self._is_due(epochs) or epochs == trainer.max_epochs or not trainer.is_last_batch:
             return
-        if self.metric not in trainer.callback_metrics:
-            raise ValueError(f"Expected {self.metric} after each epoch to prune by, got a training without it.")
-        own = self.sign * float(trainer.callback_metrics[self.metric])
+        if self.metric not in metrics:
+            if epochs % (trainer.check_val_every_n_epoch or 1) == 0:
+                raise ValueError(
+                    f"Expected {self.metric} after each validation to prune by, got a training without it."
+                )
+            return
+        self._compared = epochs
+        own = self.sign * metrics[self.metric]
         survivor = not trainer.is_global_zero or survives(own, self._exchange(epochs, own), self.factor)
         self.pruned = not trainer.strategy.broadcast(survivor)
         trainer.should_stop = trainer.should_stop or self.pruned

@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cifar_lightning.callbacks.context import as_classifier, epoch_metrics
+from cifar_lightning.callbacks.context import as_classifier, epoch_metrics, with_findings
+from cifar_lightning.config import hyperparameters
 
 __all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
 
@@ -73,13 +74,11 @@ class TensorBoardRecords(Callback):
     """Writes the configuration as text, the graph of the network, and hyperparameters with their final metrics.
 
     Args:
-        config: the configuration of the run as nested dictionaries of plain values.
-        config_text: the same as YAML.
+        config: the configuration of the run as YAML.
     """
 
-    def __init__(self, config: dict[str, Any], config_text: str) -> None:
+    def __init__(self, config: str) -> None:
         self.config = config
-        self.config_text = config_text
         self._started = 0.0
 
     def _writer(self, trainer: Trainer) -> SummaryWriter | None:
@@ -93,8 +92,9 @@ class TensorBoardRecords(Callback):
         self._started = time.monotonic()
         if (writer := self._writer(trainer)) is None:
             return
+        config = with_findings(self.config, trainer)
         # Four spaces make a code block in Markdown, where a fence would need the text to hold none.
-        writer.add_text("config", "\n".join(f"    {line}" for line in self.config_text.splitlines()))
+        writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
         # A copy, which has no compiled call, and evaluating: tracing must not move any statistic.
         model = as_classifier(pl_module)
         with torch.no_grad():
@@ -102,7 +102,7 @@ class TensorBoardRecords(Callback):
             writer.add_graph(copy.deepcopy(model.net).eval(), image)
         # Not the logger's own log_hyperparams: it describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without that, it merges the runs and shows what differs first.
-        params = {**flatten(self.config), "params": sum(p.numel() for p in model.parameters())}
+        params = {**flatten(hyperparameters(config)), "params": sum(p.numel() for p in model.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
-from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics
+from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics, with_findings
+from cifar_lightning.callbacks.ending import Ending, ending
 from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
-from cifar_lightning.callbacks.pruning import Pruning
 from cifar_lightning.data.loader import Batch
+from cifar_lightning.files import write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
-from cifar_lightning.runs import read_result, write_result
+from cifar_lightning.runs import CONFIG, read_result, write_result
 
 __all__ = ["RunResult", "depth", "flops_per_image"]
 
@@ -43,7 +44,10 @@ def depth(model: ImageClassifier) -> int:
 
 
 class RunResult(Callback):
-    """Writes `result.json` at the end of each stage: "fit", "validate" and "test" have an entry each.
+    """Write `config.yaml` at the start of a training, and `result.json` at the end of each stage.
+
+    "fit", "validate" and "test" have an entry each in `result.json`. A training that continues a run changes neither
+    file before it has saved a checkpoint.
 
     The time of a stage is that of its work, without imports and reading the data.
 
@@ -51,12 +55,17 @@ class RunResult(Callback):
         run: the run folder.
         name: name of the run.
         seed: seed of the run.
+        config: configuration of the run, as YAML.
+        continues: whether the training goes on in the folder of the checkpoint that it starts from.
     """
 
-    def __init__(self, run: Path, name: str, seed: int) -> None:
+    def __init__(self, run: Path, name: str, seed: int, config: str, continues: bool = False) -> None:
         self.run = run
         self.name = name
         self.seed = seed
+        self.config = config
+        self.continues = continues
+        self._recorded = False
         self._clock = 0.0
         self._images = 0
         self._first_epoch = 0
@@ -69,7 +78,7 @@ class RunResult(Callback):
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._clock if self._images else None  # None: an earlier process did the work
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         images = self._images * trainer.world_size
         entry |= {
             "seconds": seconds and round(seconds, 3),
@@ -139,48 +148,57 @@ class RunResult(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Notes when the run started."""
-        self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of the training."""
+        """Start the clock of the training, and write the configuration of a new run."""
         self._start()
         self._first_epoch = trainer.current_epoch
+        if not self.continues:
+            self._write_config(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the configuration of a continued run once there is something that was trained with it."""
+        if not self._recorded and self._images:
+            self._write_config(trainer)
+            if trainer.is_global_zero:
+                write_result(self.run, status=None, stopped_by=None, error=None, diverged=None)
+
+    def _write_config(self, trainer: Trainer) -> None:
+        self._recorded = True
+        if trainer.is_global_zero:
+            write_text_atomic(self.run / CONFIG, with_findings(self.config, trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the entry "fit"; the status says whether early stopping or its rivals ended the training."""
-        stoppers = trainer.early_stopping_callbacks
-        # Not just any stop that a checkpoint remembers: one of this training, after its last epoch.
-        ended = trainer.current_epoch - 1
-        stopped = trainer.should_stop and any(s is not None and s.stopped_epoch == ended for s in stoppers)
+        """Write the entry "fit" and the status."""
+        found = ending(trainer) or Ending("completed")
+        cut_short = self._images > 0 and not trainer.is_last_batch  # by max_steps
         everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        pruned = any(isinstance(callback, Pruning) and callback.pruned for callback in everyone)
-        epochs = trainer.current_epoch
         entry = {
             "metrics": _floats(trainer, ("train/", "val/")),
-            "epochs": epochs,
+            "epochs": trainer.current_epoch - cut_short,
             "steps": trainer.global_step,
             "resumed_from_epoch": self._first_epoch or None,
             "best": _best(trainer),
             "skipped_steps": sum(c.skipped for c in everyone if isinstance(c, FiniteCheck)),
         }
-        self._write(
-            trainer,
-            as_classifier(pl_module),
-            "fit",
-            entry,
-            status="pruned" if pruned else "early_stopped" if stopped else "completed",
-            error=None,
-            diverged=None,
-        )
+        about = {"status": found.status, "stopped_by": found.stopped_by, "error": None, "diverged": None}
+        self._write(trainer, as_classifier(pl_module), "fit", entry, **about)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Marks a training that broke off; evaluations leave the status of the training alone."""
-        if trainer.is_global_zero and trainer.state.fn == "fit" and self.run.is_dir() and any(self.run.iterdir()):
-            status = "interrupted" if isinstance(exception, Interrupted | KeyboardInterrupt) else "failed"
-            error = str(exception) if isinstance(exception, Interrupted) else repr(exception)
-            diverged = isinstance(exception, NotFiniteError) or None
-            about = {"status": status, "error": error[:500], "diverged": diverged}
-            with contextlib.suppress(OSError):  # on a full disk: what is told is the first file that did not fit
+        """Mark a training that broke off; one that continued a run and saved nothing leaves that as it was."""
+        nothing_new = self.continues and not self._recorded
+        if not trainer.is_global_zero or trainer.state.fn != "fit" or nothing_new:
+            return
+        if self.run.is_dir() and any(self.run.iterdir()):
+            stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+            about = {
+                "status": "interrupted" if stopped else "failed",
+                "stopped_by": exception.cause if isinstance(exception, Interrupted) else None,
+                "error": (str(exception) if isinstance(exception, Interrupted) else repr(exception))[:500],
+                "diverged": isinstance(exception, NotFiniteError) or None,
+            }
+            with contextlib.suppress(OSError):  # on a full disk, the message is about the first file that did not fit
                 write_result(self.run, name=self.name, seed=self.seed, **about)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

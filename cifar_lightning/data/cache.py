@@ -56,7 +56,7 @@ def cached(root: Path, part: Part, key: str, decode: Callable[[], Split]) -> Spl
     for folder in folders:
         try:
             return _read_or_write(folder, part, name, decode_once)
-        except (OSError, NotImplementedError) as error:  # noqa: PERF203  The latter: a file system without locks.
+        except (OSError, NotImplementedError) as error:
             problems.append(f"{folder}: {getattr(error, 'strerror', None) or error}")
     _warn_uncached(root, "; ".join(problems))
     return decode_once()

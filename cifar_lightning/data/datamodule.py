@@ -188,6 +188,7 @@ class CIFAR10DataModule(LightningDataModule):
             augmentation=self.augmentation,
             sizes=spread(self.image_sizes, (self.trainer.max_epochs or 0) if self.trainer is not None else 0),
             shuffle=True,
+            fixed=self.trainer is not None and self.trainer.overfit_batches > 0,  # type: ignore[attr-defined]
             seed=self.seed,
         )
         if self._progress:
@@ -195,16 +196,41 @@ class CIFAR10DataModule(LightningDataModule):
         self._train_loader = loader
         return loader
 
-    def state_dict(self) -> dict[str, int]:
-        """Where in the epoch a checkpoint is made.
+    @property
+    def split(self) -> dict[str, Any]:
+        """What decides which training images are held out; they have to be read."""
+        assert self.train is not None
+        return {"fingerprint": self.train.fingerprint, "val_size": self.val_size, "split_seed": self.split_seed}
 
-        (Kept with the loader, Lightning forgets it where the optimizer asks for the length of the training.)
+    def check_split(self, trained: dict[str, Any]) -> None:
+        """Make sure that the images held out are those that a network was not trained on.
+
+        Args:
+            trained: `split` of its training; empty where that is not known.
+
+        Raises:
+            ValueError: when others are held out, with how they are chosen.
         """
-        return self._train_loader.progress() if self._train_loader is not None else {}
+        if differing := [name for name, value in trained.items() if self.split[name] != value]:
+            names = {"fingerprint": "data.root", "val_size": "data.val_size", "split_seed": "data.split_seed"}
+            was, now = ({names[name]: split[name] for name in differing} for split in (trained, self.split))
+            raise ValueError(
+                f"Expected the validation images that the network was not trained on, of {was}, got {now}: it may "
+                "have seen these. Use the data and the split that it was trained with."
+            )
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in the epoch a checkpoint is made, and how the images were split.
+
+        (Kept with the loader, Lightning forgets the place where the optimizer asks for the length of the training.)
+        """
+        if self._train_loader is None:
+            return {}
+        return {"progress": self._train_loader.progress(), "split": self.split}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Notes where to go on."""
-        self._progress = state_dict
+        self._progress = state_dict.get("progress", state_dict)  # before 0.1 it was all there was
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The held-out images as they are; no loader at all when `val_size` is 0."""

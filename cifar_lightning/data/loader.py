@@ -114,6 +114,7 @@ class BatchLoader:
         sizes: side in pixels to which the images of each epoch are scaled, the last one from then on; empty leaves
             them as they are.
         shuffle: take the images in a new order each epoch, or as they stand.
+        fixed: keep the order of the first epoch, so that the first batches always hold the same images.
         seed: seed of the order and the augmentation.
         rank: this process.
         world_size: number of processes that share the split.
@@ -134,6 +135,7 @@ class BatchLoader:
         augmentation: Augmentation | None = None,
         sizes: Sequence[int] = (),
         shuffle: bool = False,
+        fixed: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -143,6 +145,7 @@ class BatchLoader:
         self.augmentation = augmentation
         self.sizes = tuple(sizes)
         self.shuffle = shuffle
+        self.fixed = fixed
         self.seed = seed
         self.epoch = 0
         self._done = 0
@@ -193,7 +196,7 @@ class BatchLoader:
         n, device = len(self.labels), self.labels.device
         order = torch.arange(n)
         if self.shuffle:
-            order = torch.randperm(n, generator=generator("shuffle", self.seed, self.epoch))
+            order = torch.randperm(n, generator=generator("shuffle", self.seed, 0 if self.fixed else self.epoch))
         order = order.to(device)
         draws = None
         if self.augmentation is not None:

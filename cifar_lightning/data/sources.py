@@ -12,6 +12,7 @@ from cifar_lightning.data.cache import Part, cached
 from cifar_lightning.data.download import download_archive
 from cifar_lightning.data.folders import ClassFolders
 from cifar_lightning.data.split import Split
+from cifar_lightning.files import expanded
 
 __all__ = ["NoDataError", "Part", "Source", "default_root", "find_source", "load_part"]
 
@@ -43,8 +44,12 @@ class Source(Protocol):
 
 
 def default_root() -> Path:
-    """`$CIFAR10_ROOT` where it is set, else `data` in the working directory."""
-    return Path(os.environ.get("CIFAR10_ROOT") or "data")
+    """Return `$CIFAR10_ROOT` where it is set, else `data` in the working directory.
+
+    Raises:
+        ValueError: when the variable holds a path that cannot be expanded.
+    """
+    return Path(expanded(os.environ.get("CIFAR10_ROOT") or "data", "CIFAR10_ROOT"))
 
 
 def find_source(root: Path, download: bool, manifest: official.Manifest | None = None) -> Source:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+import statistics
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from cifar_lightning.data.loader import Batch, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
-from cifar_lightning.models.network import Network
+from cifar_lightning.models import introspection
 from cifar_lightning.models.tta import TTAName, tta_logits
 from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.schedule import ScheduleName, lr_factor
@@ -57,7 +60,7 @@ class ImageClassifier(LightningModule):
 
     def __init__(
         self,
-        net: Network,
+        net: nn.Module,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True),
         schedule: ScheduleName = "linear",
         warmup_epochs: float = 0.0,
@@ -91,6 +94,10 @@ class ImageClassifier(LightningModule):
         self.trained_steps = 0
         """Optimizer steps behind the weights that were loaded."""
         self._epoch_outputs = EpochOutputs()
+        self.epoch_metrics: dict[str, float] = {}
+        """Metrics of the splits that were evaluated in this epoch, such as val/acc."""
+        self.found_lr: float | None = None
+        """Learning rate that `LearningRateFinder` has found."""
 
     def _check_arguments(self) -> None:
         problems = []
@@ -140,12 +147,11 @@ class ImageClassifier(LightningModule):
         if stage != "fit":
             return
         data = getattr(self._trainer, "datamodule", None)
-        if data is not None and isinstance(self.net, Network):
-            smallest = min(data.image_sizes, default=32)
-            if smallest < self.net.min_image_size:
+        if data is not None:
+            smallest, needed = min(data.image_sizes, default=32), introspection.min_image_size(self.net)
+            if smallest < needed:
                 raise ValueError(
-                    f"Expected `data.image_sizes` of at least {self.net.min_image_size} pixels for this network, got "
-                    f"{smallest}."
+                    f"Expected `data.image_sizes` of at least {needed} pixels for this network, got {smallest}."
                 )
             self.initialise_from(data.train.images)
         if self.compile_net:
@@ -153,8 +159,9 @@ class ImageClassifier(LightningModule):
 
     def initialise_from(self, images: Tensor) -> None:
         """Computes the layers that come from data from some of the images (N, 3, 32, 32), uint8, evenly chosen."""
-        chosen = torch.arange(0, len(images), max(1, len(images) // self.net.statistics_images))
-        self.net.initialise_from(self.normalize(images[chosen]))
+        count = getattr(self.net, "statistics_images", 1000)
+        chosen = torch.arange(0, len(images), max(1, len(images) // count))
+        introspection.initialise_from(self.net, self.normalize(images[chosen]))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Looks at the first batch of an epoch before anything is done with it; a GPU has to wait.
@@ -181,14 +188,19 @@ class ImageClassifier(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """After the last batch, logs the metrics of the epoch: before validation and before any callback looks."""
-        if self.trainer.is_last_batch:
+        """Log the metrics of the epoch after its last batch: before validation and before any callback looks.
+
+        Those of an epoch that `max_steps` cuts short go into no curve: a longer training would have a point more there.
+        """
+        steps, is_over = self.trainer.max_steps, self.trainer.is_last_batch
+        if is_over or (steps != -1 and self.trainer.global_step >= steps):
             self._metrics("train").update(*self._epoch_outputs.tensors())
-            self._log_metrics("train")
+            self._log_metrics("train", to_loggers=is_over)
 
     def on_train_epoch_start(self) -> None:
         """Starts the metrics of the epoch anew."""
         self._epoch_outputs = EpochOutputs()
+        self.epoch_metrics = {}
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Gradients that add up over several batches stay where they are.
@@ -231,15 +243,19 @@ class ImageClassifier(LightningModule):
         self._metrics(split).update(logits, batch.labels)
         return logits
 
-    def _log_metrics(self, split: str) -> None:
+    def _log_metrics(self, split: str, to_loggers: bool = True) -> None:
         metrics = self._metrics(split)
         scalars, self.confusion[split] = metrics.compute()
         metrics.reset()
         # The values are those of all processes already; sync_dist averages equal numbers and silences the advice.
-        self.log_dict({f"{split}/{k}": v for k, v in scalars.items()}, on_step=False, on_epoch=True, sync_dist=True)
+        found = {f"{split}/{name}": value for name, value in scalars.items()}
+        if to_loggers:
+            self.log_dict(found, on_step=False, on_epoch=True, sync_dist=True)
+        self.epoch_metrics |= {name: float(f"{float(value):.7g}") for name, value in found.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the metrics of the epoch need when it is not over: the outputs of each process so far."""
+        """Add what the metrics of the epoch need: the outputs of each process so far when it is not over."""
+        checkpoint["epoch_metrics"] = self.epoch_metrics
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.is_last_batch:
             outputs = [part.cpu().clone() for part in self._epoch_outputs.tensors()]
             everyone: list[Any] = [outputs] * self.trainer.world_size
@@ -251,6 +267,8 @@ class ImageClassifier(LightningModule):
         """Notes how long the weights were trained, and takes over the outputs of an epoch that is not over."""
         self.trained_steps = checkpoint["global_step"]
         everyone = checkpoint.get("epoch_outputs")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.epoch_metrics = dict(checkpoint.get("epoch_metrics", {}))
         if everyone and self.trainer.state.fn == TrainerFn.FITTING:
             if len(everyone) != self.trainer.world_size:
                 raise ValueError(
@@ -282,10 +300,13 @@ class ImageClassifier(LightningModule):
         self.check_length(self.trainer)
         optimizer = self.optimizer(parameter_groups(self))
         self.trainer.fit_loop.setup_data()  # Lightning counts the batches of an epoch only where epochs are limited
-        total = self.trainer.estimated_stepping_batches
-        total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not ask
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        warmup = round(self.warmup_epochs * steps_per_epoch)
+        limits = [float(self.trainer.max_steps)] if self.trainer.max_steps > 0 else []
+        if (epochs := self.trainer.max_epochs) not in (None, -1):
+            limits.append(sum(optimizer_steps(self.trainer, epoch) for epoch in range(max(epochs, 1))))
+        total = min(limits, default=math.inf)
+        total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not need it
+        warming = [optimizer_steps(self.trainer, epoch) for epoch in range(math.ceil(self.warmup_epochs))]
+        warmup = round(self.warmup_epochs * statistics.fmean(warming or [0]))
         if warmup > total_steps > 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_only(logger.warning)(
                 f"The warm-up of {self.warmup_epochs:g} epochs is longer than the training: the learning rate never "
@@ -295,5 +316,49 @@ class ImageClassifier(LightningModule):
         def factor(step: int) -> float:
             return lr_factor(step, total_steps, warmup, self.schedule, self.final_lr_ratio)
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate of the training, as `LearningRateFinder` reads and sets it.
+
+        Raises:
+            ValueError: when the optimizer has several learning rates.
+        """
+        rates = {group["initial_lr"] for group in self.trainer.optimizers[0].param_groups}
+        if len(rates) > 1:
+            raise ValueError(
+                f"Expected `model.optimizer` with one learning rate for LearningRateFinder, got {len(rates)} "
+                f"({', '.join(f'{rate:g}' for rate in sorted(rates))}). Take another optimizer, or a sweep over "
+                "`model.optimizer.lr`."
+            )
+        return float(rates.pop())
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.found_lr = value
+
+    def on_train_start(self) -> None:
+        """Start from the learning rate that `LearningRateFinder` has found: it sets that of the first step alone."""
+        if self.found_lr is not None:
+            scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)
+            scheduler.base_lrs = [self.found_lr] * len(scheduler.base_lrs)
+            for group in scheduler.optimizer.param_groups:
+                group["initial_lr"] = self.found_lr
+                group["lr"] = self.found_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
+
+
+def optimizer_steps(trainer: Trainer, epoch: int) -> float:
+    """Return the optimizer steps of one epoch, counted from 0; infinite where its batches are not known.
+
+    Args:
+        trainer: knows the number of batches already.
+        epoch: decides on the accumulated batches where a `GradientAccumulationScheduler` changes them.
+    """
+    batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in everyone:
+        if isinstance(callback, GradientAccumulationScheduler):
+            accumulated = callback.get_accumulate_grad_batches(epoch)
+    return math.ceil(batches / accumulated) if math.isfinite(batches) else batches

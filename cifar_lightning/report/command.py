@@ -6,11 +6,13 @@ import argparse
 import logging
 from pathlib import Path
 
+from cifar_lightning.files import user_path
 from cifar_lightning.report.comparison import comparison_sections
 from cifar_lightning.report.findings import Findings, examine
 from cifar_lightning.report.page import Page, write_page
 from cifar_lightning.report.run import LoadedRun, load_run
 from cifar_lightning.report.sections import run_sections
+from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["report"]
 
@@ -19,9 +21,14 @@ logger = logging.getLogger(__name__)
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("cifar-lightning report", description="Shows what a run learned, on one page.")
+    made = ArgumentParser("cifar-lightning report", description="Shows what a run learned, on one page.")
     made.add_argument(
-        "--run", type=Path, action="append", required=True, metavar="FOLDER", help="run folder; several are compared"
+        "--run",
+        type=user_path,
+        action="append",
+        required=True,
+        metavar="FOLDER",
+        help="run folder; several are compared",
     )
     made.add_argument(
         "--split",
@@ -29,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         help="images to look at; default: test where every run was tested, else val",
     )
     made.add_argument(
-        "--output", type=Path, help="folder to write into; default: report/ in the run, or in . for several"
+        "--output", type=user_path, help="folder to write into; default: report/ in the run, or in . for several"
     )
     made.add_argument("--images", type=int, default=24, help="images in a gallery (default 24)")
     return made

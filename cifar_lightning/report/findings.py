@@ -14,6 +14,7 @@ from cifar_lightning.analysis.layers import LayerStatistics, layer_outputs, laye
 from cifar_lightning.analysis.mistakes import confident_mistakes
 from cifar_lightning.analysis.probes import probe_accuracy
 from cifar_lightning.data.split import Split, evenly
+from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.report.run import LoadedRun
 
@@ -71,7 +72,8 @@ class Findings:
         confusion: int64 (10, 10), true classes in rows.
         calibration: see there.
         probes: accuracy of a linear classifier on the pixels and on each layer.
-        features: penultimate features (M, F) of M of the images, spread evenly over the split.
+        features: penultimate features (M, F) of M of the images, spread evenly over the split; None for a network that
+            does not end in a linear layer.
         feature_rows: int64 (M,), which those are.
         layers: statistics of each layer over the last batch of images.
         costs: of each layer, forward.
@@ -88,7 +90,7 @@ class Findings:
     confusion: Tensor
     calibration: Calibration
     probes: dict[str, float]
-    features: Tensor
+    features: Tensor | None
     feature_rows: Tensor
     layers: dict[str, LayerStatistics]
     costs: dict[str, LayerCost]
@@ -121,7 +123,7 @@ def examine(run: LoadedRun, split: str) -> Findings:
         split: "val" or "test".
     """
     model, shown = run.model, run.split(split)
-    net = model.net
+    net, layers_of_net = model.net, introspection.layers(model.net)
     train = some(run.split("train"), PROBE_IMAGES)
     logits, layers = outputs(model, shown.images)
     _, layers_of_train = outputs(model, train.images)
@@ -133,16 +135,17 @@ def examine(run: LoadedRun, split: str) -> Findings:
     few = model.normalize(shown.images[evenly(len(shown), 250)].to(model.device))
     one = model.normalize(shown.images[example : example + 1].to(model.device))
     with torch.inference_mode():
-        features = torch.cat(
-            [
-                net.features(model.normalize(shown.images[part].to(model.device))).float().cpu()
-                for part in rows.split(500)
-            ]
-        )
-        statistics = {name: layer_statistics(o.float()) for name, o in layer_outputs(net, net.layers(), few)[1].items()}
-        maps = {name: output[0].cpu() for name, output in layer_outputs(net, net.layers(), one)[1].items()}
-        costs = layer_costs(net, net.layers(), few)
-    spatial = [net.layers()[name] for name, output in maps.items() if output.ndim == 3 and output.shape[1] >= CAM_PX]
+        features = [
+            found.float().cpu()
+            for part in rows.split(500)
+            if (found := introspection.features(net, model.normalize(shown.images[part].to(model.device)))) is not None
+        ]
+        statistics = {
+            name: layer_statistics(output.float()) for name, output in layer_outputs(net, layers_of_net, few)[1].items()
+        }
+        maps = {name: output[0].cpu() for name, output in layer_outputs(net, layers_of_net, one)[1].items()}
+        costs = layer_costs(net, {name: layers_of_net[name] for name in maps}, few)
+    spatial = [layers_of_net[name] for name, output in maps.items() if output.ndim == 3 and output.shape[1] >= CAM_PX]
     last = spatial[-1] if spatial else None
     return Findings(
         split=split,
@@ -155,7 +158,7 @@ def examine(run: LoadedRun, split: str) -> Findings:
             name: probe_accuracy((layers_of_train[name], train.labels), (layer, shown.labels))
             for name, layer in layers.items()
         },
-        features=features,
+        features=torch.cat(features) if features else None,
         feature_rows=rows,
         layers=statistics,
         costs=costs,
@@ -169,14 +172,15 @@ def examine(run: LoadedRun, split: str) -> Findings:
 def outputs(model: ImageClassifier, images: Tensor, batch_size: int = 500) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits (N, 10), and what each layer makes of the images, the pixels first: (N, at most 1024 features)."""
     logits: list[Tensor] = []
-    layers: dict[str, list[Tensor]] = {"pixels": [], **{name: [] for name in model.net.layers()}}
+    layers_of_net = introspection.layers(model.net)
+    layers: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
             batch = model.normalize(images[start : start + batch_size].to(model.device))
-            answer, found = layer_outputs(model.net, model.net.layers(), batch)
+            answer, found = layer_outputs(model.net, layers_of_net, batch)
             logits.append(answer.float().cpu())
             for name, output in {"pixels": batch, **found}.items():
-                layers[name].append(pooled(output.float()).cpu())
+                layers.setdefault(name, []).append(pooled(output.float()).cpu())
     return torch.cat(logits), {name: torch.cat(parts) for name, parts in layers.items()}
 
 

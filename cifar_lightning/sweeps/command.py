@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_lightning.files import write_bytes_atomic, write_text_atomic
+from cifar_lightning.files import user_path, write_bytes_atomic, write_text_atomic
 from cifar_lightning.runs import HISTORY, RESULT
 from cifar_lightning.sweeps.check import Cost, check_runs
 from cifar_lightning.sweeps.compare import compare_runs
@@ -17,26 +17,27 @@ from cifar_lightning.sweeps.execute import Outcome, done
 from cifar_lightning.sweeps.groups import PLAN, RunRecord, read_runs
 from cifar_lightning.sweeps.launch import launch
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep, expand, load_sweep
+from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["sweep"]
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = ArgumentParser(
         description="Runs every combination of a sweep with every seed, and compares them. A sweep that was stopped "
         "goes on when it is started again: runs that are done stay as they are."
     )
-    made.add_argument("sweep", type=Path, metavar="YAML", help="the sweep; configs/sweeps/ has some")
+    made.add_argument("sweep", type=user_path, metavar="YAML", help="the sweep; configs/sweeps/ has some")
     made.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     made.add_argument("--address", help="of a Ray cluster; default: this machine alone")
-    made.add_argument("--save_dir", type=Path, default=Path("lightning_logs"), help="folder that every node sees")
+    made.add_argument("--save_dir", type=user_path, default=Path("lightning_logs"), help="folder that every node sees")
     made.add_argument(
         "--results",
-        type=Path,
+        type=user_path,
         help="folder to keep the numbers of finished runs in, such as docs/results: a run that is there counts as done",
     )
-    made.add_argument("--output", type=Path, help="folder of the comparison; default: comparison/ beside the runs")
+    made.add_argument("--output", type=user_path, help="folder of the comparison; default: comparison/ beside the runs")
     made.add_argument("--no-estimate", action="store_true", help="time no steps first; max_hours is then unchecked")
     return made
 

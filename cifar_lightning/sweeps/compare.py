@@ -8,26 +8,27 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.files import write_text_atomic
+from cifar_lightning.files import user_path, write_text_atomic
 from cifar_lightning.report.page import Page, Section, Text, write_page
 from cifar_lightning.sweeps.dependence import dependence
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
-from cifar_lightning.sweeps.sections import by_class, costs, curves, mean_of, results, significance
+from cifar_lightning.sweeps.sections import best_first, by_class, costs, curves, results, significance
+from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["compare", "compare_runs"]
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = ArgumentParser(
         description="Compares runs: mean, standard deviation and interval over seeds, tests, and charts."
     )
-    made.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="run folders, or folders of them")
+    made.add_argument("folders", type=user_path, nargs="+", metavar="FOLDER", help="run folders, or folders of them")
     made.add_argument("--metric", help="what to compare by; default: test/acc where every run was tested, else val/acc")
     made.add_argument(
         "--baseline", help="label to test against: of a group, or the part in which the others differ from one"
     )
-    made.add_argument("--output", type=Path, default=Path("comparison"), help="folder to write into")
+    made.add_argument("--output", type=user_path, default=Path("comparison"), help="folder to write into")
     return made
 
 
@@ -71,7 +72,7 @@ def compare_runs(
         raise ValueError(
             f"Expected `--metric` to be one that the runs have, such as test/acc or val/acc, got {metric}."
         )
-    groups.sort(key=lambda group: -mean_of(group, metric))
+    groups = best_first(groups, metric)
     table = results(groups, metric)
     sections = [
         Section("Results", [Text(introduction(found, groups, metric)), table]),
@@ -96,7 +97,8 @@ def introduction(found: Sequence[RunRecord], groups: Sequence[Group], metric: st
     images = "SYNTHETIC images, which say nothing about CIFAR-10" if synthetic(found) else "CIFAR-10"
     text = (
         f"{len(found)} runs in {len(groups)} groups on {images}; a group differs from the others in its settings, its "
-        f"runs in their seeds. Sorted by {metric}. Intervals are of the mean, 95 %, by Student's t; one run has none."
+        f"runs in their seeds. Sorted by {metric}, the best first. Intervals are of the mean, 95 %, by Student's t; "
+        "one run has none."
     )
     return text + (f" {len(unfinished)} runs are not finished and count as such only." if unfinished else "")
 

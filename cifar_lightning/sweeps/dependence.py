@@ -9,7 +9,7 @@ from cifar_lightning.analysis.comparison import plot_dependence
 from cifar_lightning.analysis.statistics import summarise
 from cifar_lightning.report.page import Picture, Table
 from cifar_lightning.sweeps.groups import Group, label
-from cifar_lightning.sweeps.sections import Part, mean_of, spread_text
+from cifar_lightning.sweeps.sections import Part, mean_of, percent, score_text, with_unit
 
 __all__ = ["dependence", "plateau"]
 
@@ -35,12 +35,12 @@ def dependence(groups: Sequence[Group], metric: str) -> list[Part]:
         if series:
             title = f"{metric} against {key}"
             rows = [
-                [name, f"{x:g}", str(len(line[x])), spread_text(summarise(line[x]))]
+                [name, f"{x:g}", str(len(line[x])), score_text(summarise(line[x]), metric)]
                 for name, line in series.items()
                 for x in sorted(line)
             ]
-            numbers = Table(["line", key, "n", f"{metric}, %"], rows, title)
-            figure = plot_dependence(series, key, f"{metric}, %", title)
+            numbers = Table(["line", key, "n", with_unit(metric)], rows, title)
+            figure = plot_dependence(series, key, with_unit(metric), title, 100 if percent(metric) else 1)
             parts.append(Picture(f"dependence_{key.replace('.', '_')}", figure, f"{title}.", numbers))
             if metric.endswith("acc"):
                 parts.append(ranges({name: lines[name] for name in series}, key, metric))
@@ -57,7 +57,7 @@ def ranges(lines: Mapping[str, Mapping[float, Group]], key: str, metric: str) ->
         }
         best, low, high = plateau(means, POINTS)
         there = summarise(list(line[best].values(metric).values()))
-        rows.append([name, f"{best:g}", spread_text(there), f"{low:g} to {high:g}"])
+        rows.append([name, f"{best:g}", score_text(there, metric), f"{low:g} to {high:g}"])
     header = ["line", f"best {key}", f"{metric} there, %", f"within {100 * POINTS:g} points"]
     caption = f"The values of {key} around the best one that lose at most {100 * POINTS:g} points, no run diverging"
     return Table(header, rows, caption)

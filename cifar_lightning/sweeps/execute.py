@@ -108,7 +108,7 @@ def pruning(run: PlannedRun, sweep: Sweep, parent: Path) -> list[str]:
     """Options of `fit` that end a run early when it does worse than the others."""
     if sweep.prune is None:
         return []
-    options = {"folder": parent / "rungs", "run": run.id, "metric": sweep.metric, "mode": sweep.mode}
+    options = {"folder": parent / "rungs", "run": run.id, "metric": sweep.metric}
     options |= dataclasses.asdict(sweep.prune)
     own = "cifar_lightning.callbacks.pruning.Pruning"
     return [f"--trainer.callbacks+={own}", *(f"--trainer.callbacks.{key}={value}" for key, value in options.items())]

@@ -20,7 +20,39 @@ __all__ = ["Group", "RunRecord", "group_runs", "read_runs"]
 PLAN = "plan.json"
 """In the folder of a sweep: what each of its runs stands for."""
 OWN = ("seed_everything", "run", "ckpt_path", "version", "save_dir", "name", "data.seed")
-"""Keys in which runs of one group may differ."""
+"""What tells the runs of one group apart."""
+CHANGES_NO_NUMBER = (
+    "checkpoint.dirpath",
+    "checkpoint.filename",
+    "checkpoint.save_last",
+    "checkpoint.verbose",
+    "checkpoint_every_n_steps",
+    "data.download",
+    "data.eval_batch_size",
+    "data.root",  # other images in it are another matter: see `group_runs`
+    "early_stopping.log_rank_zero_only",
+    "early_stopping.verbose",
+    "figures",
+    "finite.every_n_steps",
+    "layers",
+    "trainer.barebones",
+    "trainer.default_root_dir",
+    "trainer.detect_anomaly",
+    "trainer.enable_autolog_hparams",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.inference_mode",
+    "trainer.limit_predict_batches",
+    "trainer.log_every_n_steps",
+    "trainer.logger",
+    "trainer.max_time",  # a training that it stops is not finished
+    "trainer.model_registry",
+    "trainer.num_sanity_val_steps",
+    "trainer.profiler",
+)
+"""Options, or groups of them, that change no number of a finished run: where and how the work is done, and what is
+watched. What changes the rounding, such as `precision`, `devices` or `model.compile`, changes numbers."""
+IMAGES = "images"
 DIVERGED = 1.1 * math.log(10)
 """Cross-entropy in nats, a tenth above that of guessing among ten classes: who has learned nothing is below it."""
 
@@ -132,9 +164,14 @@ def read_run(folder: Path, plan: dict[str, Any]) -> RunRecord:
     """One run; without a plan its point is its whole configuration."""
     result, path = runs.read_result(folder), folder / runs.CONFIG
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    point = plan.get(folder.name) or {key: value for key, value in flat(config).items() if key not in OWN}
+    point = plan.get(folder.name) or {key: value for key, value in flat(config).items() if is_setting(key)}
     seed = int(config.get("seed_everything") or result.get("seed") or 0)
     return RunRecord(folder, seed, point, result, read_history(folder / runs.HISTORY))
+
+
+def is_setting(key: str) -> bool:
+    """Return whether runs that differ in an option, named with dots, belong to different groups."""
+    return not any(key == free or key.startswith(f"{free}.") for free in (*OWN, *CHANGES_NO_NUMBER))
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -146,19 +183,28 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def group_runs(found: Sequence[RunRecord]) -> list[Group]:
-    """Groups of runs with the same point, labelled by the keys in which any two points differ."""
+    """Return groups of runs with the same point, labelled by the keys in which any two points differ.
+
+    Where runs with the same point were trained on different images, by their fingerprints, these are such a key too.
+    """
     keys = list(dict.fromkeys(key for run in found for key in run.point))
     differing = [key for key in keys if len({as_key(run.point.get(key)) for run in found}) > 1]
+    points = [{key: run.point.get(key) for key in differing} for run in found]
+    images = [run.result.get("data", {}).get("fingerprint", "")[:8] for run in found]
+    seen = {(as_key(point), image) for point, image in zip(points, images, strict=True) if image}
+    if len(seen) > len({point for point, _ in seen}):
+        differing.append(IMAGES)
+        points = [{**point, IMAGES: image} for point, image in zip(points, images, strict=True)]
     groups: dict[str, list[RunRecord]] = {}
-    for run in found:
-        groups.setdefault(as_key([run.point.get(key) for key in differing]), []).append(run)
+    for run, point in zip(found, points, strict=True):
+        groups.setdefault(as_key(point), []).append(run)
     return [
         Group(
-            label=label(members[0].point, differing),
-            point={key: members[0].point.get(key) for key in differing},
-            runs=sorted(members, key=lambda run: run.seed),
+            label=label(point, differing),
+            point=point,
+            runs=sorted(groups[key], key=lambda run: run.seed),
         )
-        for members in groups.values()
+        for key, point in {as_key(point): point for point in points}.items()
     ]
 
 

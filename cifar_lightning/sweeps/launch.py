@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Where this variable is 0, as on those systems, Ray's processes listen on loopback alone."""
+TOKEN = (
+    "\nSomething listens there. If it is a cluster with a token (Ray 2.59 and newer), copy ~/.ray/auth_token from its "
+    "first machine to this one, and set RAY_AUTH_MODE=token: see docs/sweeps.md."
+)
 
 
 def launch(
@@ -124,11 +128,16 @@ def start_ray(address: str | None) -> Any:
         options["_system_config"] = {"worker_niceness": 0}
     else:
         options["address"] = address
+    where = f"a Ray cluster at `--address` {address}" if address else "Ray to start on this machine"
     try:
         knock(address)
+    except OSError as error:
+        raise ValueError(f"Expected {where}, got: {error}") from error
+    try:
         ray.init(**options)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected a Ray cluster at `--address` {address}, got: {error}") from error
+    except (OSError, ValueError, ray.exceptions.RayError) as error:
+        # Ray itself does not name the token where it was not accepted.
+        raise ValueError(f"Expected {where}, got: {error}{TOKEN if address else ''}") from error
     return ray
 
 

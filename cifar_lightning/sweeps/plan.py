@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -12,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
+
+from cifar_lightning.metrics import direction
+from cifar_lightning.usage.config_files import read_config
+from cifar_lightning.usage.parser import PARSER_ERRORS, explain_config, in_short
 
 __all__ = ["LABEL", "PlannedRun", "Prune", "Sweep", "expand", "load_sweep", "short"]
 
@@ -45,7 +47,7 @@ class Sweep:
         options: Keys of the configuration, dotted, and their values in every run.
         seeds: Seeds of each combination.
         metric: Validation metric that says how good a run is.
-        mode: Whether it should be high or low.
+        mode: Whether high ("max") or low ("min") values of it are good; "auto" follows from the metric.
         test: Run `test` on each finished run.
         predict: Run `predict` on each finished run, for comparisons image by image.
         baseline: Label of a point that the others on its axis are tested against; null tests every two groups, or of
@@ -65,7 +67,7 @@ class Sweep:
     options: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     metric: str = "val/acc"
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["auto", "max", "min"] = "auto"
     test: bool = True
     predict: bool = False
     baseline: str | None = None
@@ -91,6 +93,8 @@ class Sweep:
                 f"Expected `metric` to be one of validation, such as val/acc (the test images choose nothing), "
                 f"got {self.metric!r}."
             )
+        if self.mode not in ("auto", direction(self.metric)):
+            problems.append(f"Expected `mode` {direction(self.metric)} or auto for {self.metric}, got {self.mode}.")
         for name, least in (("cpus", 1), ("retries", 0), ("max_runs", 1)):
             if getattr(self, name) < least:
                 problems.append(f"Expected `{name}` to be at least {least}, got {getattr(self, name)}.")
@@ -178,14 +182,14 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         ValueError: when it is not there, no YAML, or no sweep.
     """
-    if not path.is_file():
-        raise ValueError(f"Expected a sweep in {path}, but there is no such file. configs/sweeps/ has some.")
+    keys = read_config(path, "a sweep")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Sweep)
     try:
         return Sweep(**parser.parse_path(path).as_dict())
-    except (ArgumentError, argparse.ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise ValueError(f"Expected a sweep in {path}, got: {error}") from error
+    except PARSER_ERRORS as error:
+        message = explain_config(parser, keys, str(path)) or f"Expected a sweep in {path}, got: {in_short(error)}"
+        raise ValueError(message) from error
 
 
 def expand(sweep: Sweep) -> list[PlannedRun]:
@@ -251,12 +255,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ValueError: when there is none.
     """
-    if not path.is_file():
-        raise ValueError(f"Expected a recipe in {path}, but there is no such file. Paths start at the current folder.")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"Expected YAML in {path}, got: {error}") from error
+    return read_config(path, "a recipe")
 
 
 def slug(point: dict[str, Any]) -> str:

@@ -15,10 +15,23 @@ from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_c
 from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.data.split import evenly
+from cifar_lightning.metrics import direction
 from cifar_lightning.report.page import Picture, Table, Text
 from cifar_lightning.sweeps.groups import Group, as_key
 
-__all__ = ["Part", "by_class", "costs", "curves", "mean_of", "results", "significance", "spread_text"]
+__all__ = [
+    "Part",
+    "best_first",
+    "by_class",
+    "costs",
+    "curves",
+    "mean_of",
+    "percent",
+    "results",
+    "score_text",
+    "significance",
+    "with_unit",
+]
 
 LINES = 12
 """Groups in a chart of curves: more, and nobody could follow one."""
@@ -40,6 +53,27 @@ def mean_of(group: Group, metric: str) -> float:
     return summarise(list(values.values())).mean if values else -math.inf
 
 
+def best_first(groups: Sequence[Group], metric: str) -> list[Group]:
+    """Return groups from the best mean of a metric to the worst, and then those in which no run has it."""
+    sign = 1 if direction(metric) == "max" else -1
+    return sorted(groups, key=lambda group: (not group.values(metric), -sign * mean_of(group, metric)))
+
+
+def percent(metric: str) -> bool:
+    """Return whether a metric is a share, which is shown in percent."""
+    return "acc" in metric
+
+
+def with_unit(metric: str) -> str:
+    """Return the name of a metric with its unit, for the head of a column or an axis."""
+    return f"{metric}, %" if percent(metric) else metric
+
+
+def score_text(summary: Summary | None, metric: str) -> str:
+    """Return mean ± standard deviation of a metric in its unit."""
+    return spread_text(summary) if percent(metric) else spread_text(summary, 1, 4)
+
+
 def spread_text(summary: Summary | None, factor: float = 100, places: int = 2) -> str:
     """Mean ± standard deviation."""
     if summary is None:
@@ -58,17 +92,16 @@ def results(groups: Sequence[Group], metric: str) -> Table:
     """A row for each group."""
     names = list(dict.fromkeys([metric, "test/acc", "val/acc", "train/acc"]))
     names = [name for name in names if any(group.values(name) for group in groups)]
-    header = ["group", "n", *(f"{name}, %" if "acc" in name else name for name in names), f"95 % of {metric}"]
+    header = ["group", "n", *(with_unit(name) for name in names), f"95 % of {metric}"]
     header += ["gap, points", "weights", "MFLOP an image", "fit, s", "diverged or failed"]
     rows = []
     for group in groups:
         main = summary_of(group, metric)
         interval = ""
-        factor = 100 if "acc" in metric else 1
         if main is not None and main.half_width is not None:
-            low, high = (factor * (main.mean + sign * main.half_width) for sign in (-1, 1))
-            interval = f"{low:.2f} to {high:.2f}"
-        scores = [spread_text(summary_of(group, name), 100 if "acc" in name else 1) for name in names]
+            ends = (Summary(1, main.mean + sign * main.half_width, None, None) for sign in (-1, 1))
+            interval = " to ".join(score_text(end, metric) for end in ends)
+        scores = [score_text(summary_of(group, name), name) for name in names]
         params, flops = (summary_of(group, name) for name in ("params", "flops_per_image"))
         rows.append(
             [
@@ -105,18 +138,17 @@ def significance(groups: Sequence[Group], metric: str, baseline: str | None) -> 
     found = paired_tests({group.label: group.values(metric) for group in groups}, pairs)
     parts: list[Part] = []
     if found:
-        factor = 100 if "acc" in metric else 1
         rows = [
             [
                 f"{test.first} − {test.second}",
                 str(test.n),
-                f"{factor * test.difference:+.2f}",
+                f"{100 * test.difference:+.2f}" if percent(metric) else f"{test.difference:+.4f}",
                 number(test.p),
                 number(test.adjusted),
             ]
             for test in found
         ]
-        header = ["difference", "seeds", "points" if factor == 100 else metric, "p", "p, corrected (Holm)"]
+        header = ["difference", "seeds", "points" if percent(metric) else metric, "p", "p, corrected (Holm)"]
         parts.append(
             Table(header, rows, f"Paired t-tests of {metric} over the seeds that both groups have", len(rows) > ROWS)
         )
@@ -179,7 +211,7 @@ def number(p: float) -> str:
 
 
 def costs(groups: Sequence[Group], metric: str) -> list[Part]:
-    """Accuracy against parameters, operations and time."""
+    """Return the metric against parameters, operations and time."""
     parts: list[Part] = []
     for name, words in (
         ("params", "weights"),
@@ -194,9 +226,10 @@ def costs(groups: Sequence[Group], metric: str) -> list[Part]:
                 points[group.label] = (cost.mean, value)
         if len({cost for cost, _ in points.values()}) > 1:
             title = f"{metric} against {words}, {len(points)} groups"
-            rows = [[k, f"{cost:,.0f}", spread_text(value)] for k, (cost, value) in points.items()]
-            numbers = Table(["group", words, f"{metric}, %"], rows, title)
-            figure = plot_cost(points, words, f"{metric}, %", title)
+            rows = [[k, f"{cost:,.0f}", score_text(value, metric)] for k, (cost, value) in points.items()]
+            numbers = Table(["group", words, with_unit(metric)], rows, title)
+            factor = 100 if percent(metric) else 1
+            figure = plot_cost(points, words, with_unit(metric), title, factor, direction(metric))
             parts.append(Picture(f"cost_{name}", figure, f"{title}, one point each.", numbers))
     return parts
 

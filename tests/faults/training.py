@@ -123,12 +123,12 @@ def history(run: Path) -> list[dict[str, str]]:
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Steps and values of all curves in TensorBoard but those of the clock.
 
-    The final metrics for HPARAMS count once: who finishes what another process did not live to tell of tells it again.
+    Of the final metrics for HPARAMS the last count: every end of a run writes them, and a longer training ends again.
     """
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if "second" not in tag]
     found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
-    return {tag: list(dict.fromkeys(points) if tag.startswith("hp/") else points) for tag, points in found.items()}
+    return {tag: points[-1:] if tag.startswith("hp/") else points for tag, points in found.items()}
 
 
 def record(test: str, **values: object) -> None:

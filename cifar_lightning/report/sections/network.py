@@ -10,6 +10,7 @@ from cifar_lightning.analysis.explain import plot_embedding, plot_explanations
 from cifar_lightning.analysis.filters import plot_filters
 from cifar_lightning.analysis.layers import plot_feature_maps
 from cifar_lightning.analysis.probes import plot_probes
+from cifar_lightning.models import introspection
 from cifar_lightning.report.findings import Explained, Findings
 from cifar_lightning.report.page import Picture, Section, Table, Text
 from cifar_lightning.report.run import LoadedRun
@@ -21,8 +22,11 @@ __all__ = ["attention", "cost", "depth", "filters", "separation"]
 def filters(run: LoadedRun, found: Findings) -> Section:
     """The first layer and what the layers make of an image."""
     name, row = run.name, found.feature_map_row
-    weights = run.model.net.first_filters().detach()
-    words = f"{len(weights)} filters of {weights.shape[-2]}×{weights.shape[-1]} pixels; grey is zero."
+    parts: list[Text | Table | Picture] = []
+    weights = introspection.first_filters(run.model.net)
+    if weights is not None:
+        words = f"First-layer filters: {len(weights)} of {weights.shape[-2]}×{weights.shape[-1]} pixels; grey is zero."
+        parts.append(Picture("filters", plot_filters(weights.detach(), f"First-layer filters, {name}"), words))
     shown = f"Feature maps of {found.split} image {row} ({CLASSES[int(found.labels[row])]}), {name}"
     rows = [
         [
@@ -35,18 +39,15 @@ def filters(run: LoadedRun, found: Findings) -> Section:
         for layer, s in found.layers.items()
     ]
     header = ["layer", "mean", "standard deviation", "dead units, %", "shape of the output"]
-    return Section(
-        "What it sees",
-        [
-            Picture("filters", plot_filters(weights, f"First-layer filters, {name}"), f"First-layer filters: {words}"),
-            Picture(
-                "feature_maps",
-                plot_feature_maps(found.images[row], found.feature_maps, shown),
-                f"{shown}: for each layer the maps that vary most.",
-                Table(header, rows, "Activations of each layer; a dead unit puts out the same for every image"),
-            ),
-        ],
+    parts.append(
+        Picture(
+            "feature_maps",
+            plot_feature_maps(found.images[row], found.feature_maps, shown),
+            f"{shown}: for each layer the maps that vary most.",
+            Table(header, rows, "Activations of each layer; a dead unit puts out the same for every image"),
+        )
     )
+    return Section("What it sees", parts)
 
 
 def depth(run: LoadedRun, found: Findings) -> Section:
@@ -94,8 +95,10 @@ def attention(run: LoadedRun, found: Findings) -> Section:
     return Section("Where it looks", parts)
 
 
-def separation(run: LoadedRun, found: Findings) -> Section:
-    """A map of the features."""
+def separation(run: LoadedRun, found: Findings) -> Section | None:
+    """Return a map of the features, if the network has any."""
+    if found.features is None:
+        return None
     labels = found.labels[found.feature_rows]
     title = f"Penultimate features by t-SNE, {run.name}, {len(labels):,} {found.split} images"
     figure = plot_embedding(embed(found.features), labels, CLASSES, title)

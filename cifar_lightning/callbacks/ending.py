@@ -1,0 +1,68 @@
+"""How a training ends: at its length, by early stopping or pruning, or before that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+
+from cifar_lightning.callbacks.pruning import Pruning
+
+__all__ = ["Ending", "ending", "reached"]
+
+
+class Ending(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        status: "completed", "early_stopped", "pruned" or "interrupted".
+        stopped_by: what ended it, None where it was the length that was asked for.
+    """
+
+    status: str
+    stopped_by: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a continued training ends here again, whatever its length."""
+        return self.status in ("early_stopped", "pruned")
+
+
+def reached(epochs: int, steps: int, max_epochs: int | None, max_steps: int | None) -> bool:
+    """Return whether a training is as long as was asked for.
+
+    Args:
+        epochs: epochs that are over.
+        steps: optimizer steps so far.
+        max_epochs: None and -1 stand for no limit.
+        max_steps: the same.
+    """
+    limits = ((epochs, max_epochs), (steps, max_steps))
+    return any(limit not in (None, -1) and done >= limit for done, limit in limits)
+
+
+def ending(trainer: Trainer) -> Ending | None:
+    """Return how a training ends, None while it goes on.
+
+    Args:
+        trainer: in a hook after an optimizer step, an epoch, or the training.
+    """
+    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]  # of a subclass
+    if reached(epochs, trainer.global_step, trainer.max_epochs, trainer.max_steps):
+        return Ending("completed")
+    if not trainer.should_stop or epochs < (trainer.min_epochs or 0) or trainer.global_step < (trainer.min_steps or 0):
+        return None
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in everyone:
+        if (remembered := getattr(callback, "ended", None)) is not None:  # in a checkpoint of `LastCheckpoint`
+            return Ending(*remembered)
+        if isinstance(callback, Pruning) and callback.pruned:
+            return Ending("pruned", f"Pruning by {callback.metric}")
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            return Ending("early_stopped", f"EarlyStopping by {callback.monitor}")
+    for callback in everyone:
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            return Ending("interrupted", "max_time")
+    return Ending("interrupted", "trainer.should_stop")

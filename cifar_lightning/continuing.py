@@ -1,0 +1,93 @@
+"""What a continued run may change, and whether there is anything left to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import get_loader
+
+from cifar_lightning import runs
+from cifar_lightning.callbacks.ending import reached
+
+__all__ = ["check_changes", "nothing_left"]
+
+SPLIT = ("data.source", "data.val_size", "data.split_seed", "data.synthetic_train")
+"""Options that decide which images were held out."""
+IN_CHECKPOINT = ("seed_everything", "early_stopping.patience", "model")
+"""Options whose values a training takes from the checkpoint, or had its effect at the start."""
+FREE = (
+    "model.schedule",
+    "model.warmup_epochs",
+    "model.final_lr_ratio",
+    "model.label_smoothing",
+    "model.dropout",
+    "model.tta",
+    "model.channels_last",
+    "model.compile",
+)
+"""Options below these that have an effect at any time."""
+
+
+def check_changes(run: Path, config: str, is_training: bool) -> None:
+    """Make sure that a command on a run changes no option that would have no effect, or hold out other images.
+
+    Args:
+        run: the run folder, with a configuration and a checkpoint.
+        config: the configuration of the command, as YAML.
+        is_training: a training goes on, or its validation images are looked at.
+
+    Raises:
+        ValueError: naming all such options, with both values.
+    """
+    load = get_loader("yaml")
+    before, now = (flatten(load(text)) for text in (runs.config_path(run).read_text(encoding="utf-8"), config))
+    fixed = (*SPLIT, *IN_CHECKPOINT) if is_training else SPLIT
+    changed = [
+        name
+        for name, value in now.items()
+        if name.startswith(fixed) and not name.startswith(FREE) and name in before and before[name] != value
+    ]
+    if changed:
+        what = ", ".join(f"`{name}` {before[name]} (got {now[name]})" for name in changed[:3])
+        raise ValueError(
+            f"Expected the options that {run} was trained with: {what}. "
+            + (
+                "Other options would hold out other images, which the network may have been trained on. Leave them out."
+                if all(name.startswith(SPLIT) for name in changed)
+                else "A continued training keeps its network, optimizer, seed and images. Leave these options out, or "
+                "train a new run with them."
+            )
+        )
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested options by the names that a person types: without levels of `init_args`."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}".lstrip(".")
+        found |= flatten(value, name)
+    return found
+
+
+def nothing_left(run: Path, progress: runs.Progress, max_epochs: int | None, max_steps: int | None) -> str:
+    """Return why a run is over, empty while there is something to train.
+
+    Args:
+        run: the run folder.
+        progress: of its last checkpoint.
+        max_epochs: epochs that are asked for; None and -1 stand for no limit.
+        max_steps: the same for optimizer steps.
+    """
+    result = runs.read_result(run)
+    status, fit = result.get("status"), result.get("fit", {})
+    if status not in runs.ENDED or fit.get("steps") != progress.steps:
+        return ""
+    done = f"{fit['epochs']} epochs, {progress.steps} steps"
+    if status != "completed":
+        return f"{run} was ended by {result.get('stopped_by', status)} after {done}. It stays as it is."
+    if reached(progress.epochs, progress.steps, max_epochs, max_steps):
+        return f"{run} is complete after {done}. For more, ask for a longer `--trainer.max_epochs`."
+    return ""

@@ -1,0 +1,110 @@
+"""What the command line makes of the trainer's arguments."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.strategies import DDPStrategy
+from tiny import DATA, MLP, fit
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.trainer_options import script_strategy
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("simple", "run_training_epoch"),
+        ("advanced", "function calls"),
+        ("pytorch", "aten::addmm"),
+        ("SimpleProfiler", "run_training_epoch"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch Profiler default schedule:UserWarning")  # few validation batches
+def test_profilers_write_into_the_run(name, content):
+    run = fit(*MLP, "--trainer.profiler", name)
+    assert main(["test", "--run", str(run)]) == 0
+    tables = sorted(run.glob("profile/*.txt"))
+    assert [path.name for path in tables] == [f"fit-{name}.txt", f"test-{name}.txt"]
+    assert content in tables[0].read_text()
+    assert bool(list(run.glob("profile/*.pt.trace.json"))) == (name == "pytorch")
+
+
+def test_a_progress_bar_of_the_users_choice_takes_the_place_of_ours(capsys):
+    fit(*MLP, "--trainer.callbacks", "TQDMProgressBar", "--trainer.callbacks.refresh_rate", "20")
+    said = capsys.readouterr()
+    assert "Epoch 1: 100%" in said.err + said.out
+    lines = [line for line in (said.out + said.err).splitlines() if "train loss" in line]
+    assert [line.split(":")[0].split("epoch ")[-1] for line in lines] == ["1/2", "2/2"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("fit", "limit_train_batches"),
+        ("validate", "limit_val_batches"),
+        ("test", "limit_test_batches"),
+        ("predict", "limit_predict_batches"),
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "0.0"])
+def test_no_batches_are_refused(command, option, value, capsys):
+    before = () if command == "fit" else ("--run", str(fit(*MLP, "--trainer.max_epochs=1")))
+    assert main([command, *(before or (*DATA, *MLP)), f"--trainer.{option}={value}"]) == 2
+    assert f"Expected `trainer.{option}` to leave at least one batch to {command}, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("val_check_interval=0", "Expected `trainer.val_check_interval` above 0, got 0"),
+        (
+            "check_val_every_n_epoch=0",
+            "Expected `trainer.check_val_every_n_epoch` to be at least 1 epoch or null, got 0",
+        ),
+        ("check_val_every_n_epoch=-1", "to be at least 1 epoch or null, got -1"),
+    ],
+)
+def test_intervals_of_nothing_are_refused(option, words, capsys):
+    assert main(["fit", *DATA, *MLP, f"--trainer.{option}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_validations_at_an_interval_of_time():
+    run = fit(*MLP, "--trainer.val_check_interval", "00:00:00:00", "--trainer.max_epochs=1")
+    assert "val/acc" in json.loads((run / "result.json").read_text())["fit"]["metrics"]
+
+
+def test_strategies_start_scripts():
+    assert script_strategy("ddp_spawn") == script_strategy("ddp_notebook") == script_strategy("ddp_fork") == "ddp"
+    assert script_strategy("ddp_fork_find_unused_parameters_true") == "ddp_find_unused_parameters_true"
+    assert script_strategy("auto") == "auto"
+    assert script_strategy(DDPStrategy(start_method="spawn"))._start_method == "popen"
+
+
+@pytest.mark.timeout(900)
+def test_ddp_spawn_trains_and_tests_as_ddp_does():
+    def command(*args: str) -> None:
+        words = [sys.executable, "-m", "cifar_lightning", *args]
+        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    entries = []
+    for strategy in ("ddp", "ddp_spawn"):
+        two = ("--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}")
+        command("fit", *DATA, *MLP, *two, f"--name={strategy}", "--trainer.max_epochs=1")
+        run = Path("lightning_logs") / strategy / "version_0"
+        command("test", "--run", str(run))
+        entries.append(json.loads((run / "result.json").read_text()))
+    ddp, spawn = entries
+    assert spawn["status"] == "completed"
+    assert spawn["fit"]["devices"] == spawn["test"]["devices"] == 2
+    assert sum(map(sum, spawn["test"]["confusion"])) == 200
+    for stage in ("fit", "test"):
+        rates = "train/images_per_second"
+        assert {k: v for k, v in spawn[stage]["metrics"].items() if k != rates} == {
+            k: v for k, v in ddp[stage]["metrics"].items() if k != rates
+        }
