@@ -39,7 +39,7 @@ from cifar_lightning.config import (
 )
 from cifar_lightning.continuing import check_changes, nothing_left
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.files import expand_options, not_written
+from cifar_lightning.files import check_folder_name, expand_options, not_written
 from cifar_lightning.library_errors import naming_the_option
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
@@ -165,6 +165,7 @@ class CifarCLI(LightningCLI):
         """Makes the trainer, with the run folder and what writes into it."""
         config = self.config[self.subcommand]
         self.name = config.name or type(self.model).__name__.removesuffix("Classifier").lower()
+        check_folder_name("name", self.name, nested=True)
         self.ckpt_path, resumed = self._checkpoint(config)
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import get_loader
 
 from cifar_lightning import runs
+from cifar_lightning.callbacks.context import FINDERS
 from cifar_lightning.callbacks.ending import reached
 
 __all__ = ["check_changes", "nothing_left"]
@@ -41,6 +42,12 @@ def check_changes(run: Path, config: str, is_training: bool) -> None:
         ValueError: naming all such options, with both values.
     """
     load = get_loader("yaml")
+    callbacks = str(load(config)["trainer"]["callbacks"])
+    if is_training and (finders := [name for name in FINDERS if name in callbacks]):
+        raise ValueError(
+            f"Expected {finders[0]} at the start of a training, got it for {run}, which goes on. Leave it out, or train "
+            "a new run."
+        )
     before, now = (flatten(load(text)) for text in (runs.config_path(run).read_text(encoding="utf-8"), config))
     fixed = (*SPLIT, *IN_CHECKPOINT) if is_training else SPLIT
     changed = [

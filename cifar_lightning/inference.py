@@ -21,11 +21,12 @@ from torch import Tensor
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.style import image_array
 from cifar_lightning.data.pictures import UnreadableError, find_pictures, load_picture, readable
-from cifar_lightning.files import write_text_atomic
+from cifar_lightning.files import user_path, write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
 from cifar_lightning.report.document import document, embedded
 from cifar_lightning.trained import load_trained
+from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["predict_pictures"]
 
@@ -43,16 +44,16 @@ STYLE = (
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = ArgumentParser(
         "cifar-lightning predict",
         description="Says what is in your own pictures. Each is turned upright, put on white where it is transparent, "
         "scaled so that its shorter side has 32 pixels, and cut to the middle square.",
     )
-    made.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="run whose best weights predict")
+    made.add_argument("--run", type=user_path, required=True, metavar="FOLDER", help="run whose best weights predict")
     made.add_argument(
         "--images", type=Path, nargs="+", required=True, metavar="PATH", help="pictures, or folders of them"
     )
-    made.add_argument("--output", type=Path, help="folder to write into; default: predictions/ in the run")
+    made.add_argument("--output", type=user_path, help="folder to write into; default: predictions/ in the run")
     made.add_argument("--tta", choices=list(SHIFTS), default="none", help="views of each picture to average")
     return made
 

@@ -66,7 +66,7 @@ def script_strategy(given: Strategy | str) -> Strategy | str:
 
 
 def check_trainer(trainer: Trainer, stage: str) -> None:
-    """Make sure that a stage has at least one batch, and that its validations come at intervals.
+    """Make sure of numbers that Lightning divides by: the batches of a stage, and the intervals between steps.
 
     Args:
         trainer: the trainer.
@@ -85,9 +85,11 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
         trainer.val_check_interval = 0  # of time; Lightning's EarlyStopping asks for it nevertheless
     elif trainer.val_check_interval == 0:
         raise ValueError(
-            f"Expected `trainer.val_check_interval` above 0, got {trainer.val_check_interval}. Set a number of batches, "
-            "a share of an epoch (0.5) or a time (DD:HH:MM:SS), or turn validation off with `data.val_size: 0`."
+            f"Expected `trainer.val_check_interval` above 0, got {trainer.val_check_interval}. Set a number of "
+            "batches, a share of an epoch (0.5) or a time (DD:HH:MM:SS), or turn validation off with "
+            "`data.val_size: 0`."
         )
-    every = trainer.check_val_every_n_epoch
-    if every is not None and every < 1:
-        raise ValueError(f"Expected `trainer.check_val_every_n_epoch` to be at least 1 epoch or null, got {every}.")
+    for name in ("check_val_every_n_epoch", "accumulate_grad_batches"):
+        every = getattr(trainer, name)
+        if every is not None and every < 1:
+            raise ValueError(f"Expected `trainer.{name}` to be at least 1, got {every}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from cifar_lightning import environment
 from cifar_lightning.benchmarks.input import bench_input
@@ -15,6 +14,7 @@ from cifar_lightning.benchmarks.peer import bench_peer
 from cifar_lightning.benchmarks.scale import bench_scale
 from cifar_lightning.benchmarks.start import bench_start
 from cifar_lightning.benchmarks.train import bench_train
+from cifar_lightning.files import user_path
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, run: object, brief: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=brief, description=run.__doc__)
         made.set_defaults(run=run)
-        made.add_argument("--output", type=Path, help="JSON file to write")
+        made.add_argument("--output", type=user_path, help="JSON file to write")
         return made
 
     made = command("input", bench_input, "the data path against the usual pipeline")

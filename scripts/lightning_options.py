@@ -126,30 +126,30 @@ VALUES: dict[str, list[str]] = {
     "model_registry": ["name"],
 }
 ARGUMENTS: dict[str, list[str]] = {
-    "BackboneFinetuning": ["", "unfreeze_backbone_at_epoch=1"],
-    "BatchSizeFinder": ["", "max_trials=2"],
-    "DeviceStatsMonitor": ["", "cpu_stats=true"],
-    "EarlyStopping": ["monitor=val/loss", "monitor=val_loss", "monitor=val/loss mode=nonsense"],
-    "GradientAccumulationScheduler": ["scheduling={0: 1, 1: 2}", "scheduling={}", "scheduling={1: 0}"],
-    "LearningRateFinder": ["", "num_training_steps=5"],
-    "LearningRateMonitor": ["", "logging_interval=epoch", "logging_interval=nonsense"],
-    "ModelCheckpoint": ["monitor=val/loss", "save_top_k=-1 filename=all-{epoch}", "monitor=val_loss", "save_top_k=-2"],
+    "BackboneFinetuning": ["", "unfreeze_backbone_at_epoch: 1"],
+    "BatchSizeFinder": ["max_trials: 2", "mode: nonsense"],
+    "DeviceStatsMonitor": ["", "cpu_stats: false"],
+    "EarlyStopping": ["monitor: val/loss", "monitor: val_loss", "{monitor: val/loss, mode: nonsense}"],
+    "GradientAccumulationScheduler": ["scheduling: {0: 1, 1: 2}", "scheduling: {}", "scheduling: {1: 0}"],
+    "LearningRateFinder": ["", "num_training_steps: 5"],
+    "LearningRateMonitor": ["", "logging_interval: epoch", "logging_interval: nonsense"],
+    "ModelCheckpoint": ["monitor: val/loss", "save_top_k: -1", "monitor: val_loss", "save_top_k: -2"],
     "ModelPruning": [
-        "pruning_fn=l1_unstructured amount=0.5",
-        "pruning_fn=l1_unstructured amount=5",
-        "pruning_fn=nonsense",
+        "{pruning_fn: l1_unstructured, amount: 0.5}",
+        "{pruning_fn: l1_unstructured, amount: 5.5}",
+        "pruning_fn: nonsense",
     ],
-    "ModelSummary": ["", "max_depth=2", "max_depth=-2"],
-    "OnExceptionCheckpoint": ["dirpath=kept"],
-    "RichProgressBar": ["", "refresh_rate=1"],
-    "SpikeDetection": ["", "mode=nonsense"],
-    "StochasticWeightAveraging": ["swa_lrs=0.001", "swa_lrs=-1", "swa_lrs=0.001 swa_epoch_start=5"],
-    "ThroughputMonitor": ["batch_size_fn=nonsense", ""],
-    "Timer": ["duration=00:00:10:00", "duration=x", "duration=00:00:00:00"],
-    "TQDMProgressBar": ["refresh_rate=20", "refresh_rate=-1"],
-    "EMAWeightAveraging": ["decay=0.5", ""],
+    "ModelSummary": ["", "max_depth: 2", "max_depth: -2"],
+    "OnExceptionCheckpoint": ["dirpath: kept"],
+    "RichProgressBar": ["", "refresh_rate: 1"],
+    "SpikeDetection": ["", "mode: nonsense"],
+    "StochasticWeightAveraging": ["swa_lrs: 0.001", "swa_lrs: -1", "{swa_lrs: 0.001, swa_epoch_start: 5}"],
+    "ThroughputMonitor": ["", "batch_size_fn: nonsense"],
+    "Timer": ["duration: '00:00:10:00'", "duration: x", "duration: '00:00:00:00'"],
+    "TQDMProgressBar": ["refresh_rate: 20", "refresh_rate: -1"],
+    "EMAWeightAveraging": ["decay: 0.5", ""],
 }
-"""Arguments of callbacks to try, blanks between two; no callback listed here is tried without any."""
+"""Arguments of callbacks to try, as YAML; a callback that is not here is tried without any."""
 
 OF_OTHER_STAGES = {"limit_test_batches": "test", "limit_predict_batches": "predict"}
 
@@ -273,14 +273,7 @@ def callback_rows(only: set[str]) -> list[list[str]]:
         if only and name not in only:
             continue
         for arguments in ARGUMENTS.get(name, [""]):
-            given = dict(argument.split("=", 1) for argument in arguments.replace(": ", ":").split(" ") if argument)
-            init = {
-                key: yaml.safe_load(value.replace(":", ": ") if "{" in value[:1] else value)
-                for key, value in given.items()
-            }
-            if "duration" in given:
-                init["duration"] = given["duration"]
-            entry = {"class_path": name, "init_args": init}
+            entry = {"class_path": name, "init_args": yaml.safe_load(arguments) or {}}
             happened = attempt("--trainer.callbacks", json.dumps([entry]))
             rows.append([f"`{name}`", f"`{arguments}`" if arguments else "", happened])
             print(rows[-1], file=sys.stderr)

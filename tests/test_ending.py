@@ -11,12 +11,12 @@ import torch
 import yaml
 from faults.training import DATA, remains
 from stopping import PowerCut
-from tiny import CNN, MLP
+from tiny import BARE, CNN, MLP
 
 from cifar_lightning.__main__ import main
 
 # 10 batches in each of 4 epochs.
-CONSTANT = (*MLP, "--model.schedule=constant")
+CONSTANT = (*MLP, *BARE, "--model.schedule=constant")
 STOP = "--trainer.callbacks+=stopping.StopInside"
 
 
@@ -116,9 +116,9 @@ def test_asked_to_stop_in_a_validation_inside_an_epoch():
 
 
 def test_time_that_is_up_interrupts_and_the_next_call_has_all_of_it_again():
-    whole = train("whole", "--trainer.max_epochs=60", kind=(*MLP, "--model.schedule=linear"))
+    whole = train("whole", "--trainer.max_epochs=60", kind=(*MLP, *BARE, "--model.schedule=linear"))
     limit = ("--trainer.max_epochs=60", "--trainer.max_time=00:00:00:01")
-    part = train("part", *limit, kind=(*MLP, "--model.schedule=linear"))
+    part = train("part", *limit, kind=(*MLP, *BARE, "--model.schedule=linear"))
     assert how(part) == ("interrupted", "max_time")
     steps = torch.load(part / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert 0 < steps < 600
@@ -162,16 +162,16 @@ def test_early_stopping_is_remembered_where_the_process_died_before_its_result(i
 def test_a_pruned_run_stays_pruned():
     Path("rungs/1_epochs").mkdir(parents=True)
     Path("rungs/1_epochs/other.json").write_text("1.0")
-    prune = ["--trainer.callbacks+=cifar_lightning.callbacks.pruning.Pruning", "--trainer.callbacks.folder=rungs"]
+    prune = ["--trainer.callbacks=cifar_lightning.callbacks.pruning.Pruning", "--trainer.callbacks.folder=rungs"]
     prune += ["--trainer.callbacks.run=one"]
     with pytest.raises(PowerCut):
         train("part", *prune, "--trainer.callbacks+=stopping.KillAtEnd")
     run = Path("lightning_logs/x/part")
-    go_on(run, "--trainer.callbacks=null")
+    go_on(run, *prune)
     assert how(run) == ("pruned", "Pruning by val/acc")
     assert result(run)["fit"]["epochs"] == 1
     before = state(run)
-    go_on(run, "--trainer.callbacks=null", "--trainer.max_epochs=9")
+    go_on(run, *prune, "--trainer.max_epochs=9")
     assert state(run) == before
 
 
@@ -294,9 +294,9 @@ def test_validation_on_images_that_were_trained_on_is_refused(options, door, cap
 
 
 def test_a_new_training_from_a_checkpoint_keeps_its_validation_images(capsys):
-    run = train("whole", "--trainer.max_epochs=1", kind=CNN)
+    run = train("whole", "--trainer.max_epochs=1", kind=(*CNN, *BARE))
     options = ("--ckpt_path", run / "checkpoints/last.ckpt")
-    train("other", *options, "--data.split_seed=1", kind=CNN, status=2)
+    train("other", *options, "--data.split_seed=1", kind=(*CNN, *BARE), status=2)
     assert "not trained on" in capsys.readouterr().err
     assert not Path("lightning_logs/x/other").exists()
-    train("same", *options, kind=CNN)
+    train("same", *options, kind=(*CNN, *BARE))

@@ -1,4 +1,4 @@
-"""Errors of libraries that options cause end as one message with the option; programming errors keep their traceback."""
+"""An error of a library that an option causes is one message with the option; programming errors keep tracebacks."""
 
 import json
 import os
@@ -111,8 +111,8 @@ def test_an_error_in_the_users_own_class_keeps_its_traceback(name, own_module):
 
 
 def test_a_class_of_the_users_own_is_not_blamed_for_its_base(own_module):
+    callback = ("--trainer.callbacks", "own_callbacks.Stopping", "--trainer.callbacks.monitor", "val_loss")
     with pytest.raises(RuntimeError, match="conditioned on metric `val_loss`"):
-        callback = ("--trainer.callbacks", "own_callbacks.Stopping", "--trainer.callbacks.monitor", "val_loss")
         main(["fit", *DATA, *MLP, *callback])
 
 

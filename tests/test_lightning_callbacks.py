@@ -10,13 +10,13 @@ import torch
 import yaml
 from faults.training import DATA, remains
 from stopping import PowerCut
-from tiny import MLP
+from tiny import BARE, MLP
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.metrics import direction
 
 # 10 batches in each of 4 epochs.
-PLAIN = (*MLP, "--model.schedule=constant", "--model.dropout=0")
+PLAIN = (*MLP, *BARE, "--model.schedule=constant", "--model.dropout=0")
 
 
 def train(version, *options, status=0):

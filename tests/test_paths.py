@@ -142,9 +142,8 @@ def test_a_run_is_whole_in_one_folder(home):
 def test_an_option_that_cannot_be_expanded(option, capsys):
     assert main(["fit", *DATA, *MLP, f"--{option}=$NOPE/x"]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    name = f"--{option}" if option in ("run", "config") else option
-    assert (
-        message == f"error: Expected a path as `{name}`, got '$NOPE/x', but $NOPE has no value. Write the path in full."
+    assert message == (
+        f"error: Expected a path as `--{option}`, got '$NOPE/x', but $NOPE has no value. Write the path in full."
     )
     assert os.listdir() == ["home"]
 

@@ -9,15 +9,16 @@ from typing import cast
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from torch import Tensor
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 
-__all__ = ["as_classifier", "data_of", "epoch_metrics", "gathered", "run_folder", "with_findings"]
+__all__ = ["FINDERS", "as_classifier", "data_of", "epoch_metrics", "gathered", "run_folder", "with_findings"]
 
 SPLITS = ("train", "val", "test")
+FINDERS = ("BatchSizeFinder", "LearningRateFinder")
+"""Callbacks that look for a setting before a training. The run records what they found, and not them."""
 
 
 def data_of(trainer: Trainer) -> CIFAR10DataModule:
@@ -71,19 +72,19 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 def with_findings(config: str, trainer: Trainer) -> str:
-    """Return the configuration of a run with what `BatchSizeFinder` and `LearningRateFinder` found, and without them.
+    """Return the configuration of a run with the settings that were looked for before it.
 
     Args:
         config: as it was given, as YAML.
         trainer: when the training starts.
     """
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if not any(isinstance(callback, BatchSizeFinder | LearningRateFinder) for callback in everyone):
+    if not any(type(callback).__name__ in FINDERS for callback in everyone):
         return config
     plain, data, model = yaml.safe_load(config), data_of(trainer), as_classifier(trainer.lightning_module)
-    finders = (BatchSizeFinder.__name__, LearningRateFinder.__name__)
     given = plain["trainer"]["callbacks"]
-    plain["trainer"]["callbacks"] = [c for c in given if c["class_path"].rsplit(".", 1)[-1] not in finders] or None
+    given = given if isinstance(given, list) else [given]
+    plain["trainer"]["callbacks"] = [c for c in given if not c["class_path"].endswith(FINDERS)] or None
     plain["data"]["batch_size"] = min(data.batch_size, data.size("train"))
     if model.found_lr is not None:
         plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr

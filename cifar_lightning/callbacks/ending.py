@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from cifar_lightning.callbacks.pruning import Pruning
 
-__all__ = ["Ending", "ending", "reached"]
+__all__ = ["Ending", "ending", "epochs_processed", "reached"]
 
 
 class Ending(NamedTuple):
@@ -43,13 +43,21 @@ def reached(epochs: int, steps: int, max_epochs: int | None, max_steps: int | No
     return any(limit not in (None, -1) and done >= limit for done, limit in limits)
 
 
+def epochs_processed(trainer: Trainer) -> int:
+    """Return the epochs that were trained, the last one included in the hooks at its end.
+
+    (`trainer.current_epoch` counts it after these, and not at all where a training is over when it is continued.)
+    """
+    return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]  # of a subclass
+
+
 def ending(trainer: Trainer) -> Ending | None:
     """Return how a training ends, None while it goes on.
 
     Args:
         trainer: in a hook after an optimizer step, an epoch, or the training.
     """
-    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]  # of a subclass
+    epochs = epochs_processed(trainer)
     if reached(epochs, trainer.global_step, trainer.max_epochs, trainer.max_steps):
         return Ending("completed")
     if not trainer.should_stop or epochs < (trainer.min_epochs or 0) or trainer.global_step < (trainer.min_steps or 0):

@@ -68,16 +68,17 @@ class LastCheckpoint(Checkpoint):
         return {"ended": self.ended and list(self.ended)}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Flush the loggers: a run that goes on from a checkpoint has all curves that came before it."""
+        """Flush the loggers, so that all curves lie before the checkpoint, and leave out the time that was used up.
+
+        A limit on the time holds for each call of `fit`: a run that it interrupted goes on with all of it.
+        """
+        checkpoint["callbacks"].pop(Timer.__qualname__, None)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             logger.save()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore the end of a run, and give a `Timer` its whole time: a limit holds for each call of `fit`."""
-        states = checkpoint["callbacks"]
-        for key in [key for key in states if key == Timer.__qualname__]:
-            del states[key]
-        ended = states.get(self.state_key, {}).get("ended")
+        """Restore the end of a run that was over."""
+        ended = checkpoint["callbacks"].get(self.state_key, {}).get("ended")
         if ended and self.continues and trainer.state.fn == "fit":
             self.ended = Ending(*ended)
             trainer.should_stop = True

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
 from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics, with_findings
-from cifar_lightning.callbacks.ending import Ending, ending
+from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.files import write_text_atomic
@@ -176,7 +176,7 @@ class RunResult(Callback):
         everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         entry = {
             "metrics": _floats(trainer, ("train/", "val/")),
-            "epochs": trainer.current_epoch - cut_short,
+            "epochs": epochs_processed(trainer) - cut_short,
             "steps": trainer.global_step,
             "resumed_from_epoch": self._first_epoch or None,
             "best": _best(trainer),
