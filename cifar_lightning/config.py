@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import warnings
+from enum import Enum
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, get_loader
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from cifar_lightning import CLASSES, runs
@@ -131,8 +133,8 @@ def check_monitors(config: Any) -> None:
         check_direction(group, monitor, config[group].mode)
     if wrong := [name for name, value in FIXED.items() if config.checkpoint[name] != value]:
         raise ValueError(
-            f"Expected `checkpoint.{wrong[0]}` {FIXED[wrong[0]]}, which other commands rely on, got "
-            f"{config.checkpoint[wrong[0]]}. For checkpoints of another kind, add "
+            f"Expected `checkpoint.{wrong[0]}` to be {json.dumps(FIXED[wrong[0]])}, which other commands rely on, got "
+            f"{json.dumps(config.checkpoint[wrong[0]])}. For checkpoints of another kind, add "
             "`--trainer.callbacks+=ModelCheckpoint` with options of its own."
         )
     callbacks = config.trainer.callbacks or []
@@ -181,7 +183,7 @@ def recorded(parser: LightningArgumentParser, config: Any) -> str:
     Raises:
         ValueError: naming an option that cannot be written down.
     """
-    config = portable(config)
+    config = as_plain(portable(config))
     with warnings.catch_warnings(action="ignore"):  # of values that it cannot write
         plain = get_loader("yaml")(parser.dump(config, skip_none=False, skip_link_targets=False))
     restore_unwritten(plain, config, "")
@@ -193,6 +195,15 @@ def recorded(parser: LightningArgumentParser, config: Any) -> str:
             "Give the option as text, numbers and lists, or leave it out."
         ) from error
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def as_plain(value: Any) -> Any:
+    """Return nested options with plain text for enumerations that are text, such as the default of a callback."""
+    if isinstance(value, Namespace):
+        return Namespace({key: as_plain(inner) for key, inner in value.items(branches=True) if "." not in key})
+    if isinstance(value, list):
+        return [as_plain(inner) for inner in value]
+    return str(value.value) if isinstance(value, str) and isinstance(value, Enum) else value
 
 
 def restore_unwritten(plain: Any, config: Any, name: str) -> None:

@@ -180,9 +180,9 @@ def test_read_only_root(tmp_path):
         (["--trainer.precision=16-mixed", "--trainer.accelerator=cpu"], "trainer.precision"),
         (["--trainer.precision=8-bit"], "precision"),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs"),
-        (["--trainer.gradient_clip_val=-1"], "`trainer.gradient_clip_val` to be at least 0, got -1.0"),
-        (["--trainer.gradient_clip_val=.nan"], "`trainer.gradient_clip_val` to be at least 0, got nan"),
-        (["--trainer.log_every_n_steps=-5"], "`trainer.log_every_n_steps` to be at least 0, got -5"),
+        (["--trainer.gradient_clip_val=-1"], "`--trainer.gradient_clip_val` to be at least 0, got -1.0"),
+        (["--trainer.gradient_clip_val=.nan"], "`--trainer.gradient_clip_val` to be at least 0, got nan"),
+        (["--trainer.log_every_n_steps=-5"], "`--trainer.log_every_n_steps` to be at least 0, got -5"),
         (["--figures.confusion_every_n_epochs=-1"], "figures.confusion_every_n_epochs"),
         (["--early_stopping.monitor=val/accuracy"], "early_stopping.monitor"),
         (["--trainer.limit_train_batches=2.5"], "limit_train_batches"),
@@ -286,17 +286,17 @@ def test_images_too_small_for_the_network(capsys):
     for model, least in (("MLPClassifier", 32), ("CNNClassifier", 8)):
         args = ["fit", "--model", model, "--data.source=synthetic", "--data.image_sizes=[7, 32]", "--version=v"]
         assert main(args) == 2
-        assert f"`data.image_sizes` of at least {least} pixels for this network, got 7" in capsys.readouterr().err
+        assert f"`--data.image_sizes` of at least {least} pixels for this network, got 7" in capsys.readouterr().err
     assert main(["fit", "--model", "CNNClassifier", "--data.image_sizes=[0, 40]"]) == 2
-    assert "`data.image_sizes` in [1, 32] pixels, got [0, 40]" in capsys.readouterr().err
+    assert "`--data.image_sizes` in [1, 32] pixels, got [0, 40]" in capsys.readouterr().err
 
 
 def test_sizes_of_the_first_layer_and_its_statistics(capsys):
     args = ["fit", "--model", "CNNClassifier", "--model.whiten_px=9", "--model.norm_momentum=0"]
     assert main([*args, "--data.source=synthetic"]) == 2
     said = capsys.readouterr().err
-    assert "`model.whiten_px` in [0, 5] pixels, got 9" in said
-    assert "`model.norm_momentum` in (0, 1], got 0" in said
+    assert "`--model.whiten_px` in [0, 5] pixels, got 9" in said
+    assert "`--model.norm_momentum` in (0, 1], got 0" in said
 
 
 def test_out_of_memory(capsys):

@@ -14,6 +14,8 @@ from stopping import PowerCut
 from tiny import BARE, CNN, MLP
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.sweeps.execute import execute
+from cifar_lightning.sweeps.plan import Sweep, expand
 
 # 10 batches in each of 4 epochs.
 CONSTANT = (*MLP, *BARE, "--model.schedule=constant")
@@ -88,6 +90,7 @@ def test_metrics_of_an_epoch_that_is_cut_short_are_its_own():
         (("--trainer.accumulate_grad_batches=4",), 19, 20),
         (("--trainer.val_check_interval=0.5",), 15, 15),  # after the validation that is due there
         (("--trainer.val_check_interval=0.3",), 17, 17),
+        (("--trainer.val_check_interval=0.3",), 20, 20),  # no validation is due at the end of an epoch
         (("--trainer.val_check_interval=7", "--trainer.check_val_every_n_epoch=null"), 14, 14),
         (("--trainer.check_val_every_n_epoch=2",), 14, 14),
     ],
@@ -220,7 +223,7 @@ def test_a_continuation_that_trains_nothing_or_fails_leaves_the_run_as_it_was(op
 def test_what_a_continued_training_would_ignore_is_named_with_both_values(capsys):
     run = train("whole")
     go_on(run, "--trainer.max_epochs=5", "--model.optimizer.lr=0.5", status=2)
-    assert "`model.optimizer.lr` 0.1 (got 0.5)" in capsys.readouterr().err
+    assert "`--model.optimizer.lr` 0.1 (got 0.5)" in capsys.readouterr().err
 
 
 def test_a_continuation_that_fails_later_has_failed_and_goes_on():
@@ -300,3 +303,21 @@ def test_a_new_training_from_a_checkpoint_keeps_its_validation_images(capsys):
     assert "not trained on" in capsys.readouterr().err
     assert not Path("lightning_logs/x/other").exists()
     train("same", *options, kind=(*CNN, *BARE))
+
+
+# ---- sweeps ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_continues_a_run_whose_time_is_up(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = {option.removeprefix("--").partition("=")[0]: option.partition("=")[2] for option in (*DATA, *BARE)}
+    options |= {"trainer.max_epochs": 15, "trainer.max_time": "00:00:00:01", "model.schedule": "linear"}
+    Path("mlp.yaml").write_text("model: {class_path: MLPClassifier, init_args: {widths: [32]}}\n")
+    sweep = Sweep(name="s", axes=[{"data.cutout_px": [0]}], configs=["mlp.yaml"], options=options, test=False)
+    (run,) = expand(sweep)
+    assert execute(run, sweep, Path.cwd() / "logs/s", Path.cwd()).error == ""
+    folder = Path("logs/s") / run.id
+    assert how(folder) == ("completed", None)
+    assert result(folder)["fit"]["steps"] == 150
+    calls = (Path("logs/s/logs") / f"{run.id}.log").read_text().count("$ ")
+    assert calls > 1

@@ -59,5 +59,5 @@ def test_bad_cadences_are_one_message(capsys):
     options = ["norms_every_n_steps=-1", "activations_every_n_epochs=-2", "activation_images=1"]
     assert main(["fit", *MLP, *(f"--layers.{option}" for option in options)]) == 2
     error = capsys.readouterr().err
-    assert all(f"`layers.{option.split('=')[0]}`" in error for option in options)
+    assert all(f"`--layers.{option.split('=')[0]}`" in error for option in options)
     assert "Traceback" not in error

@@ -50,7 +50,7 @@ def message(capsys, *args: str) -> str:
     errors = [line for line in capsys.readouterr().err.split("error: ")[1:]]
     assert len(errors) == 1
     assert errors[0].count("\n") == 1, errors[0]
-    return errors[0]
+    return errors[0].replace("`--", "`")  # options of the command line
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_without_a_compiler(tmp_path):
     args = [sys.executable, "-m", "cifar_lightning", "fit", *DATA, *MLP, "--model.compile=true"]
     done = subprocess.run(args, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 2, done.stderr
-    assert "Expected `model.compile` to compile the network" in done.stderr
+    assert "model.compile` to compile the network" in done.stderr
     assert "--model.compile false" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -119,7 +119,7 @@ def test_the_learning_rate_that_was_found_is_used_and_recorded():
 
 def test_several_learning_rates_cannot_be_found(capsys):
     train("found", callbacks(("LearningRateFinder", {})), "--model.optimizer=cifar_lightning.optim.Muon", status=2)
-    assert "Expected `model.optimizer` with one learning rate for LearningRateFinder, got 3" in capsys.readouterr().err
+    assert "Expected `--model.optimizer` with one learning rate for LearningRateFinder, got 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("largest", [64, 8192])
@@ -204,7 +204,7 @@ def test_a_direction_that_contradicts_the_metric_is_refused(options, capsys):
 )
 def test_options_that_other_commands_rely_on_stay(option, capsys):
     train("part", f"--checkpoint.{option}", status=2)
-    assert f"Expected `checkpoint.{option.split('=')[0]}` " in capsys.readouterr().err
+    assert f"Expected `--checkpoint.{option.split('=')[0]}` to be " in capsys.readouterr().err
 
 
 def test_another_checkpoint_lies_beside_ours():

@@ -57,18 +57,18 @@ def test_a_progress_bar_of_the_users_choice_takes_the_place_of_ours(capsys):
 def test_no_batches_are_refused(command, option, value, capsys):
     before = () if command == "fit" else ("--run", str(fit(*MLP, "--trainer.max_epochs=1")))
     assert main([command, *(before or (*DATA, *MLP)), f"--trainer.{option}={value}"]) == 2
-    assert f"Expected `trainer.{option}` to leave at least one batch to {command}, got 0" in capsys.readouterr().err
+    assert f"trainer.{option}` to leave at least one batch to {command}, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("val_check_interval=0", "Expected `trainer.val_check_interval` above 0, got 0"),
+        ("val_check_interval=0", "trainer.val_check_interval` above 0, got 0"),
         (
             "check_val_every_n_epoch=0",
-            "Expected `trainer.check_val_every_n_epoch` to be at least 1, got 0",
+            "trainer.check_val_every_n_epoch` to be at least 1, got 0",
         ),
-        ("accumulate_grad_batches=0", "Expected `trainer.accumulate_grad_batches` to be at least 1, got 0"),
+        ("accumulate_grad_batches=0", "trainer.accumulate_grad_batches` to be at least 1, got 0"),
         ("check_val_every_n_epoch=-1", "to be at least 1, got -1"),
     ],
 )

@@ -112,7 +112,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save and stop after an optimizer step; at the end of an epoch Lightning does."""
         self._stops = self._stops or trainer.should_stop
-        trainer.should_stop = self._stops and trainer.is_last_batch
+        trainer.should_stop = False  # Lightning would add a validation
         self._after_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self._after_step and not trainer.is_last_batch and not validation_is_due(trainer, batch_idx):
             self._save_or_stop(trainer)
@@ -126,7 +126,6 @@ class LastCheckpoint(Checkpoint):
     def _save_or_stop(self, trainer: Trainer) -> None:
         trainer.should_stop = self._stops
         found = self._ending(trainer)
-        # Of an interrupted training Lightning would validate weights that one without a stop does not validate.
         trainer.should_stop = found is not None and found.is_final
         if not self._after_step and not trainer.should_stop:
             return
@@ -162,6 +161,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after the epoch; where the training ended inside it, that has been done."""
+        trainer.should_stop = trainer.should_stop or self._stops
         if trainer.is_last_batch or self._saved_step != trainer.global_step:
             self._save(trainer, ending(trainer))
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -95,11 +96,12 @@ class TensorBoardRecords(Callback):
         config = with_findings(self.config, trainer)
         # Four spaces make a code block in Markdown, where a fence would need the text to hold none.
         writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
-        # A copy, which has no compiled call, and evaluating: tracing must not move any statistic.
         model = as_classifier(pl_module)
-        with torch.no_grad():
-            image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
-            writer.add_graph(copy.deepcopy(model.net).eval(), image)
+        if not isinstance(trainer.profiler, PyTorchProfiler):  # whose hooks cannot be copied
+            # A copy, which has no compiled call, and evaluating: tracing must not move any statistic.
+            with torch.no_grad():
+                image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
+                writer.add_graph(copy.deepcopy(model.net).eval(), image)
         # Not the logger's own log_hyperparams: it describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without that, it merges the runs and shows what differs first.
         params = {**flatten(hyperparameters(config)), "params": sum(p.numel() for p in model.parameters())}

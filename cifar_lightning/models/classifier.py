@@ -267,9 +267,10 @@ class ImageClassifier(LightningModule):
         """Notes how long the weights were trained, and takes over the outputs of an epoch that is not over."""
         self.trained_steps = checkpoint["global_step"]
         everyone = checkpoint.get("epoch_outputs")
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        is_fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if is_fitting:
             self.epoch_metrics = dict(checkpoint.get("epoch_metrics", {}))
-        if everyone and self.trainer.state.fn == TrainerFn.FITTING:
+        if everyone and is_fitting:
             if len(everyone) != self.trainer.world_size:
                 raise ValueError(
                     f"Expected {len(everyone)} processes, as the checkpoint was made inside an epoch, got "

@@ -40,22 +40,6 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"exit_on_error": False, **kwargs})
 
-    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes the classes; what one of them raises comes as it is, without what the parser makes of it."""
-        try:
-            return super().instantiate(*args, **kwargs)
-        except ValueError as error:
-            raise cause_of(error) from None
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """The error behind one that jsonargparse raised because of it."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    by_parser = last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("jsonargparse")
-    return cause_of(error.__cause__) if by_parser and error.__cause__ is not None else error
-
 
 def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
     """Parses a command line, its configuration files included.
