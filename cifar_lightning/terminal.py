@@ -232,6 +232,7 @@ def run_with_messages(work: Callable[[], int], debug: bool, args: Sequence[str])
     from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
     from cifar_lightning.processes import Interrupted
+    from cifar_lightning.usage.config_files import UsageError
 
     set_up_logging()
     leave_out_writers(threading.excepthook)
@@ -244,7 +245,9 @@ def run_with_messages(work: Callable[[], int], debug: bool, args: Sequence[str])
     except (*USER_ERRORS, MisconfigurationException) as error:
         if debug:
             raise
-        print(f"error: {as_typed(in_words(error), args)}", file=sys.stderr)
+        message = in_words(error)
+        # A mistake in a file is named as it stands there.
+        print(f"error: {message if isinstance(error, UsageError) else as_typed(message, args)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):

@@ -110,8 +110,8 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --model.optimizer.lr fast", "`--model.optimizer.lr` to be a number, got fast."),
         typed(f"{FIT} --trainer 5", "`--trainer` to hold options, got 5."),
         typed(f"{FIT} --checkpoint_every_n_steps -1", "a whole number of at least 0, got -1."),
-        typed(f"{FIT} {SIZES} --model.label_smoothing 1", "`model.label_smoothing` in [0, 1), got 1.0."),
-        typed(f"{FIT} {SIZES} --data.batch_size 0", "`data.batch_size`"),
+        typed(f"{FIT} {SIZES} --model.label_smoothing 1", "`--model.label_smoothing` in [0, 1), got 1.0."),
+        typed(f"{FIT} {SIZES} --data.batch_size 0", "`--data.batch_size`"),
     ],
     "Classes": [
         typed("fit", "Expected a network", "`--config configs/mlp.yaml`", "`--model MLPClassifier`"),

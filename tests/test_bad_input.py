@@ -180,7 +180,7 @@ def test_read_only_root(tmp_path):
         (["--trainer.precision=16-mixed", "--trainer.accelerator=cpu"], "trainer.precision"),
         (["--trainer.precision=8-bit"], "precision"),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs"),
-        (["--trainer.gradient_clip_val=-1"], "`--trainer.gradient_clip_val` to be at least 0, got -1.0"),
+        (["--trainer.gradient_clip_val=-1"], "`--trainer.gradient_clip_val` to be at least 0, got -1"),
         (["--trainer.gradient_clip_val=.nan"], "`--trainer.gradient_clip_val` to be at least 0, got nan"),
         (["--trainer.log_every_n_steps=-5"], "`--trainer.log_every_n_steps` to be at least 0, got -5"),
         (["--figures.confusion_every_n_epochs=-1"], "figures.confusion_every_n_epochs"),

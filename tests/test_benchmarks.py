@@ -119,7 +119,7 @@ def test_senseless_counts_are_refused(wrong):
     program = [sys.executable, ROOT / "scripts/bench.py", "scale", f"--steps={wrong}"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 2
-    assert f"argument --steps: expected a whole number of at least 1, got {wrong}" in done.stderr
+    assert f"`--steps`: expected a whole number of at least 1, got {wrong}" in done.stderr
 
 
 def test_what_fails_is_one_message():
@@ -138,7 +138,7 @@ def test_options_that_nobody_takes_are_refused():
         [sys.executable, ROOT / "scripts/bench.py", "scale", "--trainer.max_epochs=2"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "unrecognized arguments: --trainer.max_epochs=2" in done.stderr
+    assert "There is no option `--trainer.max_epochs` in `bench.py scale`" in done.stderr
 
 
 def test_the_result_is_written_as_json():

@@ -30,7 +30,12 @@ def test_equals_survive_together():
 )
 def test_rungs(first, factor, rungs):
     pruning = Pruning("rungs", "one", first_epochs=first, factor=factor)
-    assert [epochs for epochs in range(1, 41) if pruning._is_rung(epochs)] == rungs
+    compared = []
+    for epochs in range(1, 41):
+        if pruning._is_due(epochs):
+            compared.append(epochs)
+            pruning.load_state_dict({"compared": epochs})
+    assert compared == rungs
 
 
 @pytest.mark.parametrize(

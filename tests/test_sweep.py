@@ -175,7 +175,7 @@ def run_it(run: PlannedRun, **options):
 
 def test_a_run_that_fails_keeps_its_log():
     outcome = run_it(a_run(**{"model.dropout": 3}))
-    assert "Expected `model.dropout` in [0, 1), got 3" in outcome.error
+    assert "Expected `--model.dropout` in [0, 1), got 3" in outcome.error
     assert outcome.error in " ".join(Path("sweep/logs/one.log").read_text().split())
     assert not done(Path("sweep/one"), ["test"])
 
