@@ -45,8 +45,8 @@ def check_changes(run: Path, config: str, is_training: bool) -> None:
     callbacks = str(load(config)["trainer"]["callbacks"])
     if is_training and (finders := [name for name in FINDERS if name in callbacks]):
         raise ValueError(
-            f"Expected {finders[0]} at the start of a training, got it for {run}, which goes on. Leave it out, or train "
-            "a new run."
+            f"Expected {finders[0]} at the start of a training, got it for {run}, which goes on. Leave it out, or "
+            "train a new run."
         )
     before, now = (flatten(load(text)) for text in (runs.config_path(run).read_text(encoding="utf-8"), config))
     fixed = (*SPLIT, *IN_CHECKPOINT) if is_training else SPLIT

@@ -105,5 +105,8 @@ def test_gradients_that_are_not_finite_are_named():
 @pytest.mark.parametrize("wrong", ["every_n_steps", "skip_steps"])
 def test_numbers_below_zero(wrong, capsys):
     train(*MLP, f"--finite.{wrong}=-1", status=2)
-    assert "Expected `finite.every_n_steps` and `finite.skip_steps` to be at least 0" in capsys.readouterr().err.replace("`--", "`")
+    assert (
+        "Expected `finite.every_n_steps` and `finite.skip_steps` to be at least 0"
+        in capsys.readouterr().err.replace("`--", "`")
+    )
     assert not RUN.exists()

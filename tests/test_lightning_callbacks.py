@@ -119,7 +119,9 @@ def test_the_learning_rate_that_was_found_is_used_and_recorded():
 
 def test_several_learning_rates_cannot_be_found(capsys):
     train("found", callbacks(("LearningRateFinder", {})), "--model.optimizer=cifar_lightning.optim.Muon", status=2)
-    assert "Expected `--model.optimizer` with one learning rate for LearningRateFinder, got 3" in capsys.readouterr().err
+    assert (
+        "Expected `--model.optimizer` with one learning rate for LearningRateFinder, got 3" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("largest", [64, 8192])

@@ -97,7 +97,8 @@ class TensorBoardRecords(Callback):
         # Four spaces make a code block in Markdown, where a fence would need the text to hold none.
         writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
         model = as_classifier(pl_module)
-        if not isinstance(trainer.profiler, PyTorchProfiler):  # whose hooks cannot be copied
+        # The hooks of that profiler cannot be copied.
+        if not isinstance(trainer.profiler, PyTorchProfiler):  # type: ignore[attr-defined]  # set by a connector
             # A copy, which has no compiled call, and evaluating: tracing must not move any statistic.
             with torch.no_grad():
                 image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
