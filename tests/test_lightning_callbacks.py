@@ -266,3 +266,12 @@ def test_killed_between_the_averaged_weights_and_their_checkpoint():
     torch.testing.assert_close(
         checkpoint(part)["state_dict"]["net.head.weight"], checkpoint(whole)["state_dict"]["net.head.weight"]
     )
+
+
+@pytest.mark.parametrize(("share", "images"), [("0.5", 50), ("0.25", 25), ("1.0", 100), ("1", 100)])
+def test_a_share_of_the_validation_images_is_one_whatever_the_batch_size(share, images):
+    run = train("part", f"--trainer.limit_val_batches={share}", "--trainer.max_epochs=1")
+    accuracy = float(rows(run)[0]["val/acc"]) * images
+    assert accuracy == pytest.approx(round(accuracy), abs=1e-4)
+    go_on(run, f"--trainer.limit_val_batches={share}", command="validate")
+    assert sum(map(sum, result(run)["validate"]["confusion"])) == images

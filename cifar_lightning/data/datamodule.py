@@ -234,15 +234,22 @@ class CIFAR10DataModule(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The held-out images as they are; no loader at all when `val_size` is 0."""
-        return self._loader(self.val, self.eval_batch_size) if self.val_size else []
+        return self._loader(self.val, self._eval_batch_size("val")) if self.val_size else []
 
     def test_dataloader(self) -> BatchLoader:
         """The test images as they are."""
-        return self._loader(self.test, self.eval_batch_size)
+        return self._loader(self.test, self._eval_batch_size("test"))
 
     def predict_dataloader(self) -> BatchLoader:
         """The test images as they are."""
-        return self.test_dataloader()
+        return self._loader(self.test, self._eval_batch_size("predict"))
+
+    def _eval_batch_size(self, stage: Literal["val", "test", "predict"]) -> int:
+        """Return `eval_batch_size`, or less where a share of the batches is asked for that would be less than one."""
+        images = self.size("test" if stage == "predict" else stage)
+        limit = getattr(self.trainer, f"limit_{stage}_batches", 1.0)
+        share = limit if isinstance(limit, float) else 1.0
+        return min(self.eval_batch_size, max(1, int(images * share)))
 
     def size(self, name: str) -> int:
         """Number of images of the split "train", "val" or "test", 0 when it was not read."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from faults.training import KINDS, finish, fit, kill, record, remains, start, wait_for_checkpoint
+from tiny import BARE
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 EPOCHS = 30
@@ -70,6 +71,7 @@ def test_ended_at_a_random_moment(undisturbed, kind, repeat, number):
 
 # ---- stops that are asked for ----------------------------------------------------------------------------------------
 
+STOPS = (LONG, *BARE)
 STOPPED = ("mlp", "mlp-ema", "cnn", "cnn-muon")
 CONSTANT = ("--model.schedule=constant", "--model.warmup_epochs=0")  # the length of the others follows from max_steps
 PRUNING = "cifar_lightning.callbacks.pruning.Pruning"
@@ -100,8 +102,8 @@ def compare(run: Path, whole: Path, **values: object) -> None:
 def test_stopped_by_max_steps_at_a_random_step(kind, repeat):
     steps = EPOCHS * 10 // (2 if kind == "cnn-muon" else 1)
     places = sorted(random.Random(f"{kind} {repeat} steps").sample(range(1, steps), 2))
-    finish(fit(kind, "whole", LONG, *CONSTANT))
-    finish(fit(kind, "part", LONG, *CONSTANT, f"--trainer.max_steps={places[0]}"))
+    finish(fit(kind, "whole", *STOPS, *CONSTANT))
+    finish(fit(kind, "part", *STOPS, *CONSTANT, f"--trainer.max_steps={places[0]}"))
     run = Path("lightning_logs") / kind / "part"
     finish(start("fit", "--run", run, f"--trainer.max_steps={places[1]}"))
     finish(start("fit", "--run", run, "--trainer.max_steps=-1"))
@@ -111,8 +113,8 @@ def test_stopped_by_max_steps_at_a_random_step(kind, repeat):
 @pytest.mark.parametrize("repeat", REPEATS)
 @pytest.mark.parametrize("kind", STOPPED)
 def test_stopped_by_max_time_until_it_is_over(kind, repeat):
-    finish(fit(kind, "whole", LONG))
-    finish(fit(kind, "part", LONG, "--trainer.max_time=00:00:00:01"))
+    finish(fit(kind, "whole", *STOPS))
+    finish(fit(kind, "part", *STOPS, "--trainer.max_time=00:00:00:01"))
     run = Path("lightning_logs") / kind / "part"
     calls = until_over(run)
     compare(run, run.with_name("whole"), by="max_time", kind=kind, repeat=repeat, calls=calls)
@@ -135,9 +137,9 @@ def test_killed_on_the_way_to_an_early_end(by, kind, repeat):
             "--trainer.callbacks.folder=rungs",
             "--trainer.callbacks.run=own",
         ]
-    finish(fit(kind, "whole", LONG, *options))
+    finish(fit(kind, "whole", *STOPS, *options))
     run, whole = (Path("lightning_logs") / kind / version for version in ("part", "whole"))
-    process = fit(kind, "part", LONG, *options)
+    process = fit(kind, "part", *STOPS, *options)
     wait_for_checkpoint(process, run)
     moment = chance.uniform(0, 2)
     time.sleep(moment)
