@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import warnings
 from enum import Enum
+from inspect import isfunction
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -52,11 +54,16 @@ CALLBACK_DEFAULTS = {
 
 
 def check_numbers(config: Any) -> None:
-    """Makes sure of numbers that Lightning takes without a look.
+    """Make sure of numbers that Lightning takes without a look, and of what a run cannot do without.
 
     Raises:
         ValueError: naming the option.
     """
+    if config.trainer.barebones:
+        raise ValueError(
+            "Expected `trainer.barebones` false, got true: it turns off the metrics and the checkpoints of a run. To "
+            "measure speed, see scripts/bench.py."
+        )
     for name in ("gradient_clip_val", "log_every_n_steps"):
         value = config.trainer[name]
         if value is not None and not value >= 0:  # NaN neither
@@ -188,7 +195,7 @@ def recorded(parser: LightningArgumentParser, config: Any) -> str:
         plain = get_loader("yaml")(parser.dump(config, skip_none=False, skip_link_targets=False))
     restore_unwritten(plain, config, "")
     try:
-        parser.parse_object(plain)
+        parser.parse_object(copy.deepcopy(plain))  # which fills it in
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(
             f"The configuration of this run cannot be read back from its file: {str(error).strip().splitlines()[0]} "
@@ -198,11 +205,13 @@ def recorded(parser: LightningArgumentParser, config: Any) -> str:
 
 
 def as_plain(value: Any) -> Any:
-    """Return nested options with plain text for enumerations that are text, such as the default of a callback."""
+    """Return nested options with plain text for enumerations and functions, such as the defaults of a callback."""
     if isinstance(value, Namespace):
         return Namespace({key: as_plain(inner) for key, inner in value.items(branches=True) if "." not in key})
     if isinstance(value, list):
         return [as_plain(inner) for inner in value]
+    if isfunction(value):
+        return f"{value.__module__}.{value.__qualname__}"
     return str(value.value) if isinstance(value, str) and isinstance(value, Enum) else value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -264,7 +265,7 @@ def run_with_messages(work: Callable[[], int], debug: bool, args: Sequence[str])
 def in_words(error: Exception) -> str:
     """What an error says, and for one straight from the system what to do about it."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
-        return str(error)
+        return re.sub(r"<(?:\w+\.)*(\w+) object at 0x\w+>", r"\1", str(error))  # Lightning names objects so
     return (
         f"Expected to read or write {os.fsdecode(error.filename)}, got: {error.strerror}. Make sure that its folder is "
         "there, may be written and has room, and start again."
