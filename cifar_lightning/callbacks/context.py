@@ -53,8 +53,8 @@ def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Te
 def epoch_metrics(trainer: Trainer) -> dict[str, float]:
     """Return the metrics of this epoch, with the digits that a float32 has.
 
-    Lightning keeps a metric until it is logged anew. Here those of a split are left out where the epoch has not come to
-    them: `val/` in an epoch without a validation, `train/` in one that is not over.
+    Lightning keeps a metric until it is logged anew. This leaves out those of a split that the epoch has not evaluated:
+    `val/` in an epoch without a validation, `train/` in an epoch that is not over.
     """
     own = as_classifier(trainer.lightning_module).epoch_metrics
     cut_short = trainer.state.fn == "fit" and not trainer.is_last_batch

@@ -9,8 +9,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,7 +23,7 @@ from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models import introspection
 from cifar_lightning.models.tta import TTAName, tta_logits
 from cifar_lightning.optim.groups import parameter_groups
-from cifar_lightning.optim.schedule import ScheduleName, lr_factor
+from cifar_lightning.optim.schedule import ScheduleName, lr_factor, optimizer_steps
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
 
@@ -348,18 +347,3 @@ class ImageClassifier(LightningModule):
             for group in scheduler.optimizer.param_groups:
                 group["initial_lr"] = self.found_lr
                 group["lr"] = self.found_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
-
-
-def optimizer_steps(trainer: Trainer, epoch: int) -> float:
-    """Return the optimizer steps of one epoch, counted from 0; infinite where its batches are not known.
-
-    Args:
-        trainer: knows the number of batches already.
-        epoch: decides on the accumulated batches where a `GradientAccumulationScheduler` changes them.
-    """
-    batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
-    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in everyone:
-        if isinstance(callback, GradientAccumulationScheduler):
-            accumulated = callback.get_accumulate_grad_batches(epoch)
-    return math.ceil(batches / accumulated) if math.isfinite(batches) else batches

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-__all__ = ["ScheduleName", "lr_factor"]
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+__all__ = ["ScheduleName", "lr_factor", "optimizer_steps"]
 
 ScheduleName = Literal["constant", "linear", "cosine"]
 
@@ -30,3 +33,18 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int, shape: ScheduleNam
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     remaining = 1 - progress if shape == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return final_lr_ratio + (1 - final_lr_ratio) * remaining
+
+
+def optimizer_steps(trainer: Trainer, epoch: int) -> float:
+    """Return the optimizer steps of one epoch, counted from 0; infinite where its batches are not known.
+
+    Args:
+        trainer: knows the number of batches already.
+        epoch: decides on the accumulated batches where a `GradientAccumulationScheduler` changes them.
+    """
+    batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in everyone:
+        if isinstance(callback, GradientAccumulationScheduler):
+            accumulated = callback.get_accumulate_grad_batches(epoch)
+    return math.ceil(batches / accumulated) if math.isfinite(batches) else batches

@@ -8,7 +8,6 @@ import builtins
 import contextlib
 import io
 import sys
-import tempfile
 from pathlib import Path
 
 from cifar_lightning.__main__ import main
@@ -17,7 +16,7 @@ name, folder, *arguments = sys.argv[1:]
 name, _, nth = name.partition(":")
 left = int(nth or 1)
 filler = Path(folder) / "filler"
-make_temporary, open_file = tempfile.mkstemp, builtins.open
+open_file = builtins.open
 
 
 def fill() -> None:
@@ -33,20 +32,12 @@ def fill() -> None:
                     file.write(bytes(size))
 
 
-def mkstemp(*args: object, prefix: str = "", **kwargs: object) -> tuple[int, str]:
-    """Every file that is replaced whole begins here."""
-    if name in prefix:
-        fill()
-    return make_temporary(*args, prefix=prefix, **kwargs)
-
-
 def open_(file: object, mode: str = "r", *args: object, **kwargs: object) -> object:
-    """The others."""
+    """Every file that is written begins here."""
     if name in str(file) and "r" not in mode:
         fill()
     return open_file(file, mode, *args, **kwargs)
 
 
-tempfile.mkstemp = mkstemp
 builtins.open = io.open = open_  # one is also known by the other's name
 sys.exit(main(arguments))
