@@ -212,10 +212,14 @@ class CIFAR10DataModule(LightningDataModule):
             ValueError: when others are held out, with how they are chosen.
         """
         if differing := [name for name, value in trained.items() if self.split[name] != value]:
-            names = {"fingerprint": "data.root", "val_size": "data.val_size", "split_seed": "data.split_seed"}
-            was, now = ({names[name]: split[name] for name in differing} for split in (trained, self.split))
+            what = [
+                "other images at `data.root`"
+                if name == "fingerprint"
+                else f"`data.{name}` {self.split[name]} in place of {trained[name]}"
+                for name in differing
+            ]
             raise ValueError(
-                f"Expected the validation images that the network was not trained on, of {was}, got {now}: it may "
+                f"Expected the validation images that the network was not trained on, got {', '.join(what)}: it may "
                 "have seen these. Use the data and the split that it was trained with."
             )
 
