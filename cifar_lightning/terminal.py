@@ -45,6 +45,7 @@ NOISE = (
     "Loaded model weights",
     "TPU available",
     "Seed set to",
+    "Time limit reached",  # the line about the stop has the step
     "Running in `fast_dev_run` mode",
     "GPU available: False",
     "`Trainer.fit` stopped: `max_",  # in the middle of the progress bar

@@ -151,8 +151,12 @@ class LastCheckpoint(Checkpoint):
 
     def _interrupt(self, trainer: Trainer, found: Ending) -> None:
         place = f"after step {trainer.global_step}, in epoch {trainer.current_epoch + 1}"
-        rank_zero_info(f"Stopped by {found.stopped_by} {place}. Go on with: fit --run {self.run}")
         raise Interrupted(str(found.stopped_by), place)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Report a stop, below the progress bar, which is closed by now."""
+        if isinstance(exception, Interrupted):
+            rank_zero_info(f"Stopped by {exception}. Go on with: fit --run {self.run}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs after a signal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -31,6 +32,11 @@ class EpochBar(TQDMProgressBar):
     def is_enabled(self) -> bool:
         """Whether the bar is drawn: only in a terminal."""
         return super().is_enabled and self._interactive
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that messages start on a line of their own."""
+        with contextlib.suppress(TypeError):  # there is none yet
+            self.train_progress_bar.close()
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
