@@ -1,4 +1,4 @@
-"""However a training ends, its status tells how, and the next `fit --run` goes on exactly or leaves it as it is."""
+"""The status names the end of a training; the next `fit --run` continues it exactly or leaves it unchanged."""
 
 from __future__ import annotations
 

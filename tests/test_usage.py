@@ -40,7 +40,7 @@ def fit_alone(monkeypatch):
 
 
 def config_of(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
-    """The configuration that a command line comes to."""
+    """Return the configuration that results from a command line."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:
         main(["fit", *args, "--print_config"])

@@ -207,7 +207,7 @@ def _decode_into(entry: _Entry, out: npt.NDArray[np.uint8]) -> str | None:
     Returns:
         What is wrong with the file, or None.
     """
-    if not entry.is_regular:  # Opening a named pipe would wait for ever.
+    if not entry.is_regular:  # Opening a named pipe would wait forever.
         return "not a regular file"
     try:
         with Image.open(entry.path, formats=("PNG", "JPEG")) as image:

@@ -183,7 +183,7 @@ def load_picture(path: Path) -> Tensor:
         uint8 (3, 32, 32).
 
     Raises:
-        UnreadableError: whatever is wrong with the file: it is no picture, is cut short, has too many pixels.
+        UnreadableError: when the file is not a picture, is cut short, or has too many pixels.
     """
     try:
         with open_picture(path) as picture:
@@ -227,7 +227,7 @@ def open_picture(path: Path) -> Image.Image:
             if path.is_symlink()
             else "it is a folder that cannot be listed."
         )
-    if not stat.S_ISREG(status.st_mode):  # Opening a named pipe would wait for ever.
+    if not stat.S_ISREG(status.st_mode):  # Opening a named pipe would wait forever.
         raise UnreadableError("it is not a regular file.")
     if not status.st_size:
         raise UnreadableError("it is empty.")

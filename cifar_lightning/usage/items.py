@@ -1,4 +1,4 @@
-"""The items of a command line, and what messages say of them."""
+"""The items of a command line, and how messages name them."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def open_config(item: Given, command: str, before: bool) -> Config:
 
 
 def no_command(items: list[Given], at: int) -> str:
-    """What to say of a line whose command, at a place among its items, is none or is not first."""
+    """Return the message for a line without a known command, or with options before it."""
     text = f"Expected a command: {any_of(list(COMMANDS))}"
     if not items:
         return f"{text}. `python -m cifar_lightning --help` describes them."
