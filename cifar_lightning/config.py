@@ -8,7 +8,6 @@ import json
 import warnings
 from enum import Enum
 from inspect import isfunction
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -259,5 +258,5 @@ def with_run_config(args: list[str]) -> list[str]:
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:
-            return [*args[:1], "--config", str(runs.config_path(Path(run))), *args[1:]]
+            return [*args[:1], "--config", str(runs.Run(run).config_path), *args[1:]]
     return args
