@@ -222,10 +222,11 @@ class CifarCLI(LightningCLI):
         run = Path(config.run) if config.run else None
         if run is None and given in ("best", "last"):
             run = runs.newest_run(Path(config.save_dir) / self.name)
-        if self.subcommand == "fit" and run is not None and given is None and not runs.has_checkpoint(run):
+        starts = self.subcommand == "fit" and given is None
+        if starts and run is not None and not runs.Run(run).checkpoint_path("last").is_file():
             return None, run  # it ended before its first checkpoint, and starts again
         if run is not None and given in (None, "best", "last"):
-            given = runs.checkpoint_path(run, given or ("last" if self.subcommand == "fit" else "best"))
+            given = runs.Run(run).checkpoint(given or ("last" if self.subcommand == "fit" else "best"))
         if given is None:
             if self.subcommand != "fit":
                 raise ValueError(
@@ -287,7 +288,7 @@ class CifarCLI(LightningCLI):
             self.datamodule.check_split(self.progress.split)
         check_trainer(self.trainer, subcommand)
         meet_on_loopback(self.trainer)
-        alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
+        alone = runs.run_lock(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
         naming = naming_the_option(self.config[subcommand])
         with naming, alone, explaining_a_lost_process(self.trainer, self.run_folder):
             try:

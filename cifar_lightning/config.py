@@ -8,7 +8,6 @@ import json
 import warnings
 from enum import Enum
 from inspect import isfunction
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -20,8 +19,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cifar_lightning import CLASSES, imports, runs
 from cifar_lightning.files import expand_arguments
 from cifar_lightning.metrics import direction
-from cifar_lightning.old_keys import upgraded
-from cifar_lightning.usage.config_files import read_config
 
 __all__ = [
     "CALLBACK_DEFAULTS",
@@ -261,9 +258,9 @@ def with_run_config(args: list[str]) -> list[str]:
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:
-            imports.use_source_of(Path(run))
-            path = runs.config_path(Path(run))
-            keys = dict(read_config(path))
-            new = upgraded(keys)
-            return [*args[:1], "--config", str(path) if new == keys else yaml.safe_dump(new), *args[1:]]
+            given = runs.Run(run)
+            imports.use_source_of(given.folder)
+            is_current = given.config == given.recorded_config
+            config = str(given.config_path) if is_current else yaml.safe_dump(given.config)
+            return [*args[:1], "--config", config, *args[1:]]
     return args

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html.parser
 import re
 import shutil
@@ -23,7 +22,7 @@ from cifar_lightning.analysis.calibration import fit_temperature, reliability
 from cifar_lightning.analysis.confusion import class_scores
 from cifar_lightning.report.findings import examine
 from cifar_lightning.report.page import Page, Picture, Section, Table, Text
-from cifar_lightning.report.run import load_run, read_history
+from cifar_lightning.report.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -210,16 +209,6 @@ def test_a_history_that_is_no_table_of_numbers(runs, capsys):
     (runs / "cnn/v/metrics.csv").write_text("epoch,train/acc\n0,many\n")
     assert main(["report", "--run", str(runs / "cnn/v")]) == 2
     assert "Expected numbers in" in capsys.readouterr().err
-
-
-def test_a_history_has_gaps_where_nothing_was_measured(tmp_path):
-    path = tmp_path / "metrics.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["epoch", "val/acc"], ["0", "0.5"], ["1", ""]])
-    history = read_history(path)
-    assert history["epoch"] == [0, 1]
-    assert np.isnan(history["val/acc"][1])
-    assert read_history(tmp_path / "none.csv") == {}
 
 
 def test_what_a_page_shows_is_escaped():

@@ -10,7 +10,7 @@ from tiny import CNN, DATA, fit
 
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
-from cifar_lightning.callbacks.records import flatten
+from cifar_lightning.callbacks.records import table_row
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_hparams_end_in_final_metrics(events):
     assert start.hparams["params"].number_value > 0
 
 
-def test_flatten_joins_keys_and_keeps_plain_values():
+def test_hyperparameters_are_numbers_and_texts():
     tree = {"model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}}, "seed": 3, "x": None}
-    assert flatten(tree) == {
+    assert table_row(tree) == {
         "model": "A",
         "model.net.widths": "[1, 2]",
         "model.flag": "True",

@@ -22,7 +22,7 @@ from cifar_lightning.files import write_text_atomic
 from cifar_lightning.imports import keep_source
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
-from cifar_lightning.runs import CONFIG, read_result, write_result
+from cifar_lightning.runs import COMPLETED, CONFIG, FAILED, INTERRUPTED, Run, write_result
 
 __all__ = ["RunResult", "depth", "flops_per_image"]
 
@@ -88,7 +88,7 @@ class RunResult(Callback):
             "precision": str(trainer.precision),
             "peak_rss_bytes": environment.peak_rss_bytes(),
         }
-        seen = read_result(self.run)
+        seen = Run(self.run).result
         write_result(
             self.run,
             name=self.name,
@@ -173,7 +173,7 @@ class RunResult(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the entry "fit" and the status."""
-        found = ending(trainer) or Ending("completed")
+        found = ending(trainer) or Ending(COMPLETED)
         cut_short = self._images > 0 and not trainer.is_last_batch  # by max_steps
         everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         entry = {
@@ -195,7 +195,7 @@ class RunResult(Callback):
         if self.run.is_dir() and any(self.run.iterdir()):
             stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
             about = {
-                "status": "interrupted" if stopped else "failed",
+                "status": INTERRUPTED if stopped else FAILED,
                 "stopped_by": exception.cause if isinstance(exception, Interrupted) else None,
                 "error": (str(exception) if isinstance(exception, Interrupted) else repr(exception))[:500],
                 "diverged": isinstance(exception, NotFiniteError) or None,

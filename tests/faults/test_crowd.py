@@ -43,7 +43,7 @@ def test_two_processes_on_one_run_folder():
     wait_for_checkpoint(first, run)
     for command in ("fit", "test"):
         said = finish(start(command, "--run", run), status=2)
-        assert f"error: Expected nobody else at work in {run}" in said
+        assert f"error: Another process is using {run}" in said
     said = finish(fit("mlp", "part"), status=2)
     assert "Expected `version` to name a new run" in said
     kill(first, signal.SIGTERM)
