@@ -75,7 +75,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --data.max_epochs 5", "Did you mean `--trainer.max_epochs`?"),
         typed(f"{FIT} --trainer.max 5", "`--trainer.max_epochs`, `--trainer.max_steps`, or `--trainer.max_time`"),
         typed(f"{FIT} --model.width 32", "Did you mean `--model.net.widths`?"),
-        typed(f"{FIT} --model.net.whiten_px 2", "of MLPClassifier", "It belongs to CNNClassifier"),
+        typed(f"{FIT} --model.net.whiten_px 2", "of MLP.", "`--model.net.whiten_components`"),
         typed(f"{FIT} --model.optimizer.momentun 0.9", "Did you mean `--model.optimizer.momentum`?"),
         typed(f"{FIT} --model.optimizer Adam --model.optimizer.momentum 0.9", "of Adam"),
         typed(
@@ -123,7 +123,11 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --model.optimizer cifar_lightning.models.CNN", "an optimizer class", "another kind of class"),
         typed(f"{FIT} --model.optimizer Muon", "torch.optim.Muon", "cifar_lightning.optim.Muon"),
         typed(f"{FIT} --trainer.callbacks+=LearningRateMonitr", "Did you mean `LearningRateMonitor`?"),
-        typed(f"{FIT} --trainer.callbacks+=mine.Callback", "CIFAR_LIGHTNING_IMPORTS"),
+        Mistake(
+            f"{FIT} --config own.yaml",
+            ("got mine.Callback, which a configuration may not import", "add `--allow mine` to the command line"),
+            (("own.yaml", "trainer:\n  callbacks: mine.Callback\n"),),
+        ),
     ],
     "Configuration files": [
         typed(f"{FIT} --config missing.yaml", "missing.yaml", "no such file"),
