@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cifar_lightning import runs
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.split import Split
+from cifar_lightning.data.split import ImageSet
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.trained import load_trained
 
@@ -46,10 +46,10 @@ class LoadedRun:
         """Name and version, such as cnn/version_0."""
         return "/".join(self.folder.absolute().parts[-2:])
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> ImageSet:
         """The images of "train", "val" or "test"."""
         self.data.setup("test" if name == "test" else "fit")
-        return cast(Split, getattr(self.data, name))
+        return cast(ImageSet, getattr(self.data, name))
 
 
 def load_run(folder: Path) -> LoadedRun:
