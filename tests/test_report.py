@@ -155,9 +155,9 @@ def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
 def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypatch):
     import cifar_lightning.data.datamodule as datamodule
 
-    original = datamodule.synthetic_split
+    original = datamodule.synthetic_images
     asked = []
-    monkeypatch.setattr(datamodule, "synthetic_split", lambda part, *rest: asked.append(part) or original(part, *rest))
+    monkeypatch.setattr(datamodule, "synthetic_images", lambda part, *rest: asked.append(part) or original(part, *rest))
     assert main(["report", "--run", str(runs / "mlp/v"), "--images", "6"]) == 0
     assert set(asked) == {"train"}
     page = check_page(runs / "mlp/v/report")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from cifar_lightning.benchmarks.commands import PROGRAM, run
 from cifar_lightning.cli import Parts
-from cifar_lightning.data.loader import spread
+from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import Run
@@ -41,7 +41,7 @@ def bare_loop(args: list[str]) -> float:
         keep_freed_memory()
     model.to(device).train()
     loader = data.train_dataloader()
-    loader.sizes = tuple(spread(data.image_sizes, trainer.max_epochs))
+    loader.sizes = tuple(stretch_over_epochs(data.image_sizes, trainer.max_epochs))
     model.initialise_from(loader.images)
     if model.compile_net:
         model.net.compile()

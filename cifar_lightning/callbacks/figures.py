@@ -20,7 +20,7 @@ from cifar_lightning.analysis.mistakes import confident_mistakes
 from cifar_lightning.analysis.style import save_figure
 from cifar_lightning.callbacks.context import as_classifier, data_of, gathered, run_folder
 from cifar_lightning.data.loader import Batch
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 
@@ -107,7 +107,7 @@ class FigureLogger(Callback):
             filters = introspection.first_filters(model.net)
             self._filters = None if filters is None else filters.detach().clone()
         if not self._maps and trainer.is_global_zero and self._due(trainer, "feature_maps"):
-            chosen = evenly(data_of(trainer).size(split), self.feature_map_images)
+            chosen = evenly_spaced(data_of(trainer).size(split), self.feature_map_images)
             images = model.normalize(images_of(trainer, split)[chosen].to(model.device))
             _, self._maps = layer_outputs(model.net, introspection.layers(model.net), images)
 
@@ -148,7 +148,7 @@ class FigureLogger(Callback):
         val, model = data_of(trainer).val, as_classifier(pl_module)
         if not trainer.is_global_zero or not self.projector_images or val is None or not len(val):
             return
-        rows = evenly(len(val), self.projector_images)
+        rows = evenly_spaced(len(val), self.projector_images)
         training = model.training
         model.eval()
         with torch.no_grad():
@@ -203,7 +203,7 @@ class FigureLogger(Callback):
                 figures[f"{split}/reliability"] = plot_reliability(diagram, f"Reliability, {title}")
             n = self.prediction_images
             grids = {
-                "predictions": (evenly(len(labels), n), "Predictions"),
+                "predictions": (evenly_spaced(len(labels), n), "Predictions"),
                 "mistakes": (confident_mistakes(probabilities, labels, n), "Most confident mistakes"),
             }
             for name, (rows, words) in grids.items():
@@ -219,7 +219,7 @@ class FigureLogger(Callback):
         if self._filters is not None:
             figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {run}")
         for row, index in enumerate(
-            evenly(data_of(trainer).size(split), self.feature_map_images) if self._maps else ()
+            evenly_spaced(data_of(trainer).size(split), self.feature_map_images) if self._maps else ()
         ):
             maps = {name: output[row] for name, output in self._maps.items()}
             words = f"Feature maps of {split} image {int(index)}, {title}"

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from cifar_lightning.analysis.layers import layer_outputs, layer_statistics
 from cifar_lightning.callbacks.context import as_classifier, data_of
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 
 __all__ = ["LayerLogger"]
@@ -88,7 +88,7 @@ class LayerLogger(Callback):
             return
         if (trainer.current_epoch + 1) % every and trainer.current_epoch + 1 != trainer.max_epochs:
             return
-        chosen = evenly(len(val), self.activation_images)
+        chosen = evenly_spaced(len(val), self.activation_images)
         images = model.normalize(val.images[chosen].to(model.device))
         rows: dict[str, float] = {}
         for name, output in layer_outputs(model.net, introspection.layers(model.net), images)[1].items():

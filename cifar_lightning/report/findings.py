@@ -13,7 +13,7 @@ from cifar_lightning.analysis.cost import LayerCost, layer_costs
 from cifar_lightning.analysis.layers import LayerStatistics, layer_outputs, layer_statistics, pooled
 from cifar_lightning.analysis.mistakes import confident_mistakes
 from cifar_lightning.analysis.probes import probe_accuracy
-from cifar_lightning.data.split import Split, evenly
+from cifar_lightning.data.split import ImageSet, evenly_spaced
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.report.run import LoadedRun
@@ -130,9 +130,9 @@ def examine(run: LoadedRun, split: str) -> Findings:
     predictions = logits.argmax(1)
     right = (predictions == shown.labels).nonzero()[:, 0]
     wrong = confident_mistakes(logits.softmax(1), shown.labels, LOOKED_AT)
-    rows = evenly(len(shown), MAP_IMAGES)
+    rows = evenly_spaced(len(shown), MAP_IMAGES)
     example = int(right[0]) if len(right) else 0
-    few = model.normalize(shown.images[evenly(len(shown), 250)].to(model.device))
+    few = model.normalize(shown.images[evenly_spaced(len(shown), 250)].to(model.device))
     one = model.normalize(shown.images[example : example + 1].to(model.device))
     with torch.inference_mode():
         features = [
@@ -162,7 +162,7 @@ def examine(run: LoadedRun, split: str) -> Findings:
         feature_rows=rows,
         layers=statistics,
         costs=costs,
-        hits=explain(model, last, shown, right[evenly(len(right), LOOKED_AT)], predictions),
+        hits=explain(model, last, shown, right[evenly_spaced(len(right), LOOKED_AT)], predictions),
         misses=explain(model, last, shown, wrong, predictions),
         feature_maps=maps,
         feature_map_row=example,
@@ -203,7 +203,7 @@ def calibrate(run: LoadedRun, split: str, logits: Tensor, labels: Tensor) -> Cal
 
 
 def explain(
-    model: ImageClassifier, layer: nn.Module | None, split: Split, rows: Tensor, predictions: Tensor
+    model: ImageClassifier, layer: nn.Module | None, split: ImageSet, rows: Tensor, predictions: Tensor
 ) -> Explained:
     """What the network looks at in some of the images; the layer, if there is one, is that of Grad-CAM."""
     images = model.normalize(split.images[rows].to(model.device))
@@ -212,7 +212,7 @@ def explain(
     return Explained(rows, saliency(model.net, images, targets).cpu(), cam)
 
 
-def some(split: Split, count: int) -> Split:
+def some(split: ImageSet, count: int) -> ImageSet:
     """At most `count` images of a split, spread evenly."""
-    rows = evenly(len(split), count)
-    return Split(split.images[rows], split.labels[rows], split.fingerprint)
+    rows = evenly_spaced(len(split), count)
+    return ImageSet(split.images[rows], split.labels[rows], split.fingerprint)
