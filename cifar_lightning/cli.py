@@ -20,7 +20,7 @@ from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
-from cifar_lightning.callbacks.layers import LayerLogger
+from cifar_lightning.callbacks.layer_logger import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords

@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
+from cifar_lightning.analysis.activations import layer_outputs, layer_statistics, plot_feature_maps, pooled
 from cifar_lightning.analysis.attribution import grad_cam, saliency
-from cifar_lightning.analysis.layers import layer_outputs, layer_statistics, plot_feature_maps, pooled
 from cifar_lightning.analysis.probes import plot_probes, probe_accuracy
 from cifar_lightning.models.cnn import CNN
 from cifar_lightning.models.mlp import MLP

@@ -14,7 +14,7 @@ import yaml
 from scipy import stats
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import pareto_front, plot_cost
+from cifar_lightning.analysis.charts import pareto_front, plot_cost
 from cifar_lightning.analysis.statistics import Summary
 from cifar_lightning.sweeps.compare import compare
 from cifar_lightning.sweeps.dependence import plateau
@@ -268,8 +268,8 @@ NEUTRAL = {
         "enable_progress_bar": False,
         "log_every_n_steps": 1,
     },
-    "figures": {"confusion_every_n_epochs": 0},
-    "layers": {"norms_every_n_steps": 5},
+    "figures": {"every_n_epochs": 0},
+    "layers": {"every_n_steps": 5},
     "finite": {"every_n_steps": 1},
     "checkpoint_every_n_steps": 100,
     "save_dir": "/runs",

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["features", "first_filters", "initialise_from", "layers", "min_image_size"]
+__all__ = ["features", "first_filters", "fixed_filters", "initialise_from", "layers", "min_image_size"]
 
 
 def layers(net: nn.Module) -> dict[str, nn.Module]:
@@ -84,6 +84,11 @@ def first_filters(net: nn.Module) -> Tensor | None:
     if isinstance(first, nn.Linear) and first.in_features == 3 * 32 * 32:
         return first.weight.view(-1, 3, 32, 32)
     return None
+
+
+def fixed_filters(net: nn.Module) -> Tensor | None:
+    """Return the filters of a computed layer below the first trained one, float (N, 3, H, W), or None without one."""
+    return own() if inspect.ismethod(own := getattr(net, "fixed_filters", None)) else None
 
 
 def min_image_size(net: nn.Module) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost
+from cifar_lightning.analysis.charts import plot_bands, plot_classes, plot_cost
 from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.data.split import evenly
