@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import html.parser
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from test_pages import Reader
 from tiny import CNN, DATA, MLP
 
 from cifar_lightning import CLASSES
@@ -22,7 +20,6 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.analysis.calibration import fit_temperature, reliability
 from cifar_lightning.analysis.confusion import class_scores
 from cifar_lightning.report.findings import examine
-from cifar_lightning.report.page import Page, Picture, Section, Table, Text
 from cifar_lightning.report.run import load_run, read_history
 
 
@@ -41,25 +38,6 @@ def trained(tmp_path_factory) -> Path:
 def runs(trained, tmp_path) -> Path:
     """The same runs, to write into."""
     return Path(shutil.copytree(trained, tmp_path / "lightning_logs"))
-
-
-class Reader(html.parser.HTMLParser):
-    """Tags of a page with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data) -> None:
-        self.text += data
-
-    def all(self, *names: str) -> list[tuple[str, dict[str, str | None]]]:
-        return [(tag, attributes) for tag, attributes in self.tags if tag in names]
 
 
 @pytest.mark.parametrize(("name", "split"), [("cnn", "test"), ("mlp", "val")])
@@ -220,22 +198,6 @@ def test_a_history_has_gaps_where_nothing_was_measured(tmp_path):
     assert history["epoch"] == [0, 1]
     assert np.isnan(history["val/acc"][1])
     assert read_history(tmp_path / "none.csv") == {}
-
-
-def test_what_a_page_shows_is_escaped():
-    evil = '<script>alert("x")</script>'
-    table = Table([evil, "b|c"], [[evil, "1"]], evil)
-    picture = Picture("p", Figure(figsize=(1, 1)), f'" onerror={evil}', table)
-    folded = replace(table, folded=True)
-    page = Page(evil, [Section(evil, [Text(evil), Text(evil, code=True), table, folded, picture])])
-    read = Reader(page.as_html())
-    assert (len(read.all("table")), len(read.all("caption"))) == (3, 2)
-    assert len(read.all("summary")) == page.as_markdown("").count("<summary>") == 2  # the folded one, and the numbers
-    assert not read.all("script")
-    assert all(set(attributes) == {"src", "alt", "width", "height"} for _, attributes in read.all("img"))
-    markdown = page.as_markdown("figures")
-    assert "<script>" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL).replace("\\<script\\>", "")
-    assert "b\\|c" in markdown
 
 
 def test_every_class_is_named():

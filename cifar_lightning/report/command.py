@@ -7,9 +7,9 @@ import logging
 from pathlib import Path
 
 from cifar_lightning.files import user_path
+from cifar_lightning.pages import Page, write_page
 from cifar_lightning.report.comparison import comparison_sections
 from cifar_lightning.report.findings import Findings, examine
-from cifar_lightning.report.page import Page, write_page
 from cifar_lightning.report.run import LoadedRun, load_run
 from cifar_lightning.report.sections import run_sections
 from cifar_lightning.usage.command_parser import ArgumentParser

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cifar_lightning.analysis.comparison import plot_bands, plot_dependence
 from cifar_lightning.analysis.curves import generalisation_gap
+from cifar_lightning.pages import Picture, Section, Table
 from cifar_lightning.report.findings import Findings
-from cifar_lightning.report.page import Picture, Section, Table
 from cifar_lightning.report.run import LoadedRun
 
 __all__ = ["comparison_sections"]

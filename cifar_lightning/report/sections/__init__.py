@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from cifar_lightning.pages import Picture, Section
 from cifar_lightning.report.findings import Findings
-from cifar_lightning.report.page import Picture, Section
 from cifar_lightning.report.run import LoadedRun
 from cifar_lightning.report.sections import network, results
 
@@ -46,7 +46,7 @@ def run_sections(run: LoadedRun, found: Findings, images: int, number: int = 0) 
             f"{run.name}: {section.title}",
             [
                 replace(part, name=f"run{number}_{part.name}") if isinstance(part, Picture) else part
-                for part in section.parts
+                for part in section.blocks
             ],
         )
         for section in sections

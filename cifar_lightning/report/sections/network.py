@@ -11,8 +11,8 @@ from cifar_lightning.analysis.filters import plot_filters
 from cifar_lightning.analysis.layers import plot_feature_maps
 from cifar_lightning.analysis.probes import plot_probes
 from cifar_lightning.models import introspection
+from cifar_lightning.pages import Picture, Section, Table, Text
 from cifar_lightning.report.findings import Explained, Findings
-from cifar_lightning.report.page import Picture, Section, Table, Text
 from cifar_lightning.report.run import LoadedRun
 from cifar_lightning.report.sections.words import of, percent
 

@@ -11,8 +11,8 @@ from cifar_lightning.analysis.confusion import class_scores, plot_confusion
 from cifar_lightning.analysis.curves import generalisation_gap, loss_spikes, plot_curves, plot_steps
 from cifar_lightning.analysis.gallery import plot_predictions
 from cifar_lightning.analysis.mistakes import confident_mistakes, confused_pairs, easiest, hardest
+from cifar_lightning.pages import Picture, Section, Table, Text
 from cifar_lightning.report.findings import Findings
-from cifar_lightning.report.page import Picture, Section, Table, Text
 from cifar_lightning.report.run import LoadedRun
 from cifar_lightning.report.sections.words import digits, of, percent
 
