@@ -21,6 +21,7 @@ class Reader(html.parser.HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
         self.text = ""
         self.feed(text)
 
@@ -29,6 +30,11 @@ class Reader(html.parser.HTMLParser):
 
     def handle_data(self, data) -> None:
         self.text += data
+        if self.tags:
+            self.texts.append((self.tags[-1][0], data))
+
+    def headings(self) -> list[str]:
+        return [text for tag, text in self.texts if tag in ("h1", "h2") and text.strip()]
 
     def all(self, *names: str) -> list[tuple[str, dict[str, str | None]]]:
         return [(tag, attributes) for tag, attributes in self.tags if tag in names]
