@@ -16,7 +16,7 @@ from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.data.split import evenly
 from cifar_lightning.metrics import direction
-from cifar_lightning.report.page import Picture, Table, Text
+from cifar_lightning.pages import Picture, Table, Text
 from cifar_lightning.sweeps.groups import Group, as_key
 
 __all__ = [
