@@ -21,7 +21,7 @@ from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
-from cifar_lightning.callbacks.layers import LayerLogger
+from cifar_lightning.callbacks.layer_logger import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
@@ -42,6 +42,7 @@ from cifar_lightning.continuing import check_changes, nothing_left
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.files import check_folder_name, expand_options, not_written
 from cifar_lightning.library_errors import naming_the_option
+from cifar_lightning.metrics import METRICS
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
@@ -317,9 +318,10 @@ class CifarCLI(LightningCLI):
 
     def _report(self, split: str) -> None:
         metrics = self.trainer.callback_metrics
-        names = {"acc": "accuracy", "loss": "loss", "f1": "macro F1", "ece": "calibration error"}
         parts = [
-            f"{words} {metrics[f'{split}/{key}']:.4f}" for key, words in names.items() if f"{split}/{key}" in metrics
+            f"{measure.words} {metrics[f'{split}/{name}']:.4f}"
+            for name, measure in METRICS.items()
+            if f"{split}/{name}" in metrics
         ]
         images = "SYNTHETIC images" if self.datamodule.is_synthetic else "images"
         if parts:

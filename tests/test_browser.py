@@ -62,7 +62,7 @@ def test_charts_show_a_curve_of_each_run(page):
 
 
 @pytest.mark.parametrize(
-    "tag", ["val/confusion", "val/reliability", "val/mistakes", "test/feature_maps_1", "filters/first_layer"]
+    "tag", ["val/confusion", "val/reliability", "val/mistakes", "test/feature_maps", "val/filters"]
 )
 def test_figures_of_each_run_are_loaded(page, tag):
     expected = {f"{run} {tag}" for run in RUNS}

@@ -34,7 +34,7 @@ def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
         "checkpoints/last.ckpt",
         "figures/test_confusion.png",
         "figures/test_predictions.png",
-        "figures/filters_first_layer.png",
+        "figures/test_filters.png",
         "predictions/test.csv",
     }
     result = json.loads((run / "result.json").read_text())

@@ -17,7 +17,7 @@ def scalars(run) -> dict[str, dict[int, float]]:
 
 
 def test_norms_and_activations_are_those_of_the_network():
-    run = fit(*CNN, "--layers.norms_every_n_steps=5", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.0")
+    run = fit(*CNN, "--layers.every_n_steps=5", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.0")
     found = scalars(run)
     # Ten steps of which every fifth is written, and two epochs.
     assert set(found["step/gradient_norm"]) == {5, 10}
@@ -41,7 +41,7 @@ def test_norms_and_activations_are_those_of_the_network():
 
 
 def test_zero_turns_them_off():
-    run = fit(*MLP, "--layers.norms_every_n_steps=0", "--layers.activations_every_n_epochs=0")
+    run = fit(*MLP, "--layers.every_n_steps=0")
     assert not [tag for tag in scalars(run) if tag.startswith("layer_")]
 
 
@@ -50,14 +50,14 @@ def test_they_change_nothing():
         run = fit(*CNN, *options)
         return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
-    on = weights("--layers.norms_every_n_steps=1")
-    off = weights("--layers.norms_every_n_steps=0", "--layers.activations_every_n_epochs=0")
+    on = weights("--layers.every_n_steps=1")
+    off = weights("--layers.every_n_steps=0")
     assert on.keys() == off.keys()
     assert all(torch.equal(on[name], off[name]) for name in on)
 
 
 def test_bad_cadences_are_one_message(capsys):
-    options = ["norms_every_n_steps=-1", "activations_every_n_epochs=-2", "activation_images=1"]
+    options = ["every_n_steps=-1", "images=1"]
     assert main(["fit", *MLP, *(f"--layers.{option}" for option in options)]) == 2
     error = capsys.readouterr().err
     assert all(f"`--layers.{option.split('=')[0]}`" in error for option in options)

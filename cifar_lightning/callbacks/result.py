@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
+from cifar_lightning.analysis.cost import depth, flops_per_image
 from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics, with_findings
 from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
@@ -24,24 +22,7 @@ from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
 from cifar_lightning.runs import COMPLETED, CONFIG, FAILED, INTERRUPTED, Run, write_result
 
-__all__ = ["RunResult", "depth", "flops_per_image"]
-
-
-def flops_per_image(model: ImageClassifier) -> int:
-    """Floating-point operations of one forward pass of one image; a multiplication and an addition count as two."""
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device)
-    training = model.training
-    model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.net.forward(model.normalize(image))  # past a compiled call, which hides its operations
-    model.train(training)
-    return counter.get_total_flops()
-
-
-def depth(model: ImageClassifier) -> int:
-    """Layers with trained weights: linear ones and convolutions."""
-    layers = (module for module in model.net.modules() if isinstance(module, nn.Linear | nn.Conv2d))
-    return sum(layer.weight.requires_grad for layer in layers)
+__all__ = ["RunResult"]
 
 
 class RunResult(Callback):
@@ -95,8 +76,8 @@ class RunResult(Callback):
             seed=self.seed,
             **top,
             params=sum(p.numel() for p in model.parameters()),
-            flops_per_image=flops_per_image(model),
-            depth=depth(model),
+            flops_per_image=flops_per_image(model.net),
+            depth=depth(model.net),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
             **({} if stage != "fit" and "fit" in seen else self._made_with()),
             started=seen.get("started") or self._started_at,

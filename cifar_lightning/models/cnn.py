@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_lightning.models.blocks import ACTIVATIONS, ActivationName, NormName, initialise, norm_2d
@@ -186,8 +187,18 @@ class CNN(nn.Module):
         return found
 
     def first_filters(self) -> Tensor:
-        """Kernels of the first convolution (widths[0], 3, kernel_size, kernel_size)."""
-        return next(layer for layer in self.modules() if isinstance(layer, nn.Conv2d)).weight
+        """Return the kernels of the first trained convolution as they see pixels, (widths[0], 3, side, side).
+
+        With a whitening below, both convolutions are composed to one, without the nonlinearity between them: of
+        `kernel_size + whiten_px - 1` pixels a side.
+        """
+        weight = next(layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)).weight
+        fixed = self.fixed_filters()
+        return weight if fixed is None else F.conv_transpose2d(weight, fixed)
+
+    def fixed_filters(self) -> Tensor | None:
+        """Return the kernels of the whitening (6 * whiten_px ** 2, 3, whiten_px, whiten_px), or None without one."""
+        return None if self.whiten is None else next(self.whiten.parameters())
 
 
 class CNNClassifier(ImageClassifier):

@@ -23,6 +23,9 @@ itself is found by a forward pass with hooks. It may describe itself by any of t
         def first_filters(self):  # (N, 3, height, width): trained weights that look at the pixels
             return self.conv[0].weight
 
+        def fixed_filters(self):  # the same of a computed layer below these, where there is one
+            return None
+
         def initialise_from(self, images):  # computes weights from normalised training images (N, 3, 32, 32)
             ...
 """
@@ -39,7 +42,17 @@ from torch import Tensor, nn
 
 from cifar_lightning.optim.groups import NORMS
 
-__all__ = ["Call", "calls", "features", "first_filters", "head", "initialise_from", "layers", "undisturbed"]
+__all__ = [
+    "Call",
+    "calls",
+    "features",
+    "first_filters",
+    "fixed_filters",
+    "head",
+    "initialise_from",
+    "layers",
+    "undisturbed",
+]
 
 
 class Call(NamedTuple):
@@ -218,6 +231,11 @@ def first_filters(net: nn.Module) -> Tensor | None:
     if isinstance(first, nn.Linear) and first.in_features == 3 * 32 * 32:
         return first.weight.view(-1, 3, 32, 32)
     return None
+
+
+def fixed_filters(net: nn.Module) -> Tensor | None:
+    """Return the filters of a computed layer below the first trained one, float (N, 3, H, W), or None without one."""
+    return own() if inspect.ismethod(own := getattr(net, "fixed_filters", None)) else None
 
 
 def initialise_from(net: nn.Module, images: Tensor) -> None:

@@ -92,6 +92,10 @@ class MLP(nn.Module):
         weight = next(layer for layer in self.modules() if isinstance(layer, nn.Linear)).weight
         return (weight if self.whitening is None else weight @ self.whitening.T).view(-1, 3, 32, 32)
 
+    def fixed_filters(self) -> Tensor | None:
+        """Return the whitened principal components as images (whiten_components, 3, 32, 32), or None without them."""
+        return None if self.whitening is None else self.whitening.T.view(-1, 3, 32, 32)
+
 
 class MLPClassifier(ImageClassifier):
     """Trains a multilayer perceptron: every pixel is an input of its own, no locality and no shared weights."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from cifar_lightning.analysis.cost import flops_per_image
 from cifar_lightning.benchmarks.steps import time_steps
-from cifar_lightning.callbacks.result import flops_per_image
 from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
@@ -122,7 +122,7 @@ def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
     gpu = trainer.strategy.root_device.type == "cuda"
     cost: dict[str, Any] = {
         "params": sum(p.numel() for p in model.parameters()),
-        "flops_per_image": flops_per_image(model),
+        "flops_per_image": flops_per_image(model.net),
         "devices": trainer.world_size,
         "gpu": gpu,
     }

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost
+from cifar_lightning.analysis.charts import plot_bands, plot_classes, plot_cost
 from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.metrics import direction
-from cifar_lightning.report.page import Picture, Table, Text
+from cifar_lightning.pages import Picture, Table, Text
 from cifar_lightning.runs import Run
 from cifar_lightning.sweeps.groups import Group, as_key
 

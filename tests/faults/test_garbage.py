@@ -62,7 +62,7 @@ KEYS = [
         "early_stopping.monitor",
         "finite.skip_steps",
     ),
-    *("figures.confusion_every_n_epochs", "figures.prediction_images", "layers.norms_every_n_steps"),
+    *("figures.every_n_epochs", "figures.images", "layers.every_n_steps"),
     *(
         "seed_everything",
         "name",
