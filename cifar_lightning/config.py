@@ -17,9 +17,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
-from cifar_lightning import CLASSES, runs
+from cifar_lightning import CLASSES, imports, runs
 from cifar_lightning.files import expand_arguments
 from cifar_lightning.metrics import direction
+from cifar_lightning.old_keys import upgraded
+from cifar_lightning.usage.config_files import read_config
 
 __all__ = [
     "CALLBACK_DEFAULTS",
@@ -259,5 +261,9 @@ def with_run_config(args: list[str]) -> list[str]:
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:
-            return [*args[:1], "--config", str(runs.config_path(Path(run))), *args[1:]]
+            imports.use_source_of(Path(run))
+            path = runs.config_path(Path(run))
+            keys = dict(read_config(path))
+            new = upgraded(keys)
+            return [*args[:1], "--config", str(path) if new == keys else yaml.safe_dump(new), *args[1:]]
     return args

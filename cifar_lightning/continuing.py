@@ -10,6 +10,7 @@ from jsonargparse import get_loader
 from cifar_lightning import runs
 from cifar_lightning.callbacks.context import FINDERS
 from cifar_lightning.callbacks.ending import reached
+from cifar_lightning.old_keys import upgraded
 
 __all__ = ["check_changes", "nothing_left"]
 
@@ -22,7 +23,7 @@ FREE = (
     "model.warmup_epochs",
     "model.final_lr_ratio",
     "model.label_smoothing",
-    "model.dropout",
+    "model.net.dropout",
     "model.tta",
     "model.channels_last",
     "model.compile",
@@ -48,7 +49,8 @@ def check_changes(run: Path, config: str, is_training: bool) -> None:
             f"Expected {finders[0]} at the start of a training, got it for {run}, which goes on. Leave it out, or "
             "train a new run."
         )
-    before, now = (flatten(load(text)) for text in (runs.config_path(run).read_text(encoding="utf-8"), config))
+    before = flatten(upgraded(load(runs.config_path(run).read_text(encoding="utf-8"))))
+    now = flatten(load(config))
     fixed = (*SPLIT, *IN_CHECKPOINT) if is_training else SPLIT
     changed = [
         name

@@ -12,7 +12,7 @@ from cifar_lightning.data import datamodule, synthetic
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.folders import ClassFolders
 from cifar_lightning.data.sources import default_root
-from cifar_lightning.models import MLPClassifier
+from cifar_lightning.models import MLP, MLPClassifier
 
 SIZES = {"val_size": 20, "batch_size": 16, "eval_batch_size": 7}
 
@@ -62,7 +62,7 @@ def synthetic_data(**options) -> CIFAR10DataModule:
 def test_training_and_validation_never_read_the_test_images(make_trainer, root, parts_read):
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"no image")  # whoever reads one fails
-    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier([4])
+    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=2)
     trainer.fit(model, data)
     trainer.validate(model, data, verbose=False)
@@ -76,7 +76,7 @@ def test_training_and_validation_never_read_the_test_images(make_trainer, root, 
 @pytest.mark.parametrize("stage", ["test", "predict"])
 def test_evaluation_reads_the_test_images_alone(make_trainer, root, parts_read, stage):
     data = CIFAR10DataModule(str(root), **SIZES)
-    getattr(make_trainer(), stage)(MLPClassifier([4]), data)
+    getattr(make_trainer(), stage)(MLPClassifier(MLP([4])), data)
     assert parts_read == {"loaded": ["test"], "decoded": ["test"]}
     assert data.train is data.val is None
     assert len(data.test) == 20
@@ -92,7 +92,7 @@ def test_without_a_trainer_both_parts_are_prepared(root, parts_read):
 
 
 def test_images_are_read_once_however_many_stages_follow(make_trainer, root, parts_read):
-    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier([4])
+    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, data)
     first = data.train
@@ -156,7 +156,7 @@ def test_a_validation_split_of_all_images(root):
 def test_no_validation_split_no_loader(make_trainer, root):
     data = CIFAR10DataModule(str(root), val_size=0, batch_size=16)
     trainer = make_trainer(max_epochs=1)
-    trainer.fit(MLPClassifier([4]), data)
+    trainer.fit(MLPClassifier(MLP([4])), data)
     assert data.val_dataloader() == []
     assert len(data.train) == 60
     assert not any(name.startswith("val/") for name in trainer.callback_metrics)
@@ -180,7 +180,7 @@ def test_only_training_images_are_augmented(make_trainer, root):
 
     record = Record()
     data = CIFAR10DataModule(str(root), **SIZES, cutout_px=8)
-    make_trainer(max_epochs=1, callbacks=[record]).fit(MLPClassifier([4]), data)
+    make_trainer(max_epochs=1, callbacks=[record]).fit(MLPClassifier(MLP([4])), data)
     assert torch.equal(torch.cat([batch.images for batch in record.val]), data.val.images)
     assert torch.equal(torch.cat([batch.labels for batch in record.val]), data.val.labels)
     assert [len(batch.labels) for batch in record.val] == [6, 7, 7]
@@ -274,7 +274,7 @@ def test_a_description_says_what_was_read(root):
 
 def test_no_data_is_an_error_that_names_the_ways_on(make_trainer, tmp_path):
     with pytest.raises(ValueError, match=r"Expected `data\.root` to hold CIFAR-10[\s\S]*--data\.source synthetic"):
-        make_trainer(max_epochs=1).fit(MLPClassifier([4]), CIFAR10DataModule(str(tmp_path / "none")))
+        make_trainer(max_epochs=1).fit(MLPClassifier(MLP([4])), CIFAR10DataModule(str(tmp_path / "none")))
 
 
 def test_the_root_is_given_or_of_the_environment_or_data(monkeypatch):

@@ -16,7 +16,16 @@ pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on 
 STEP_IMAGES = 96
 CUTS = [(1, 1), (4, 1), (8, 1), (1, 2), (4, 2)]
 """Batches that a process makes of a step, and processes."""
-NET = ("--model", "CNNClassifier", "--model.widths", "[8, 16]", "--model.norm", "group", "--model.dropout", "0")
+NET = (
+    "--model",
+    "CNNClassifier",
+    "--model.net.widths",
+    "[8, 16]",
+    "--model.net.norm",
+    "group",
+    "--model.net.dropout",
+    "0",
+)
 
 
 def train(train_images: int, cuts: int, processes: int) -> Path:

@@ -33,7 +33,7 @@ def in_memory(train: Split, batch_size: int) -> Callable[[int], Tensor]:
         augmentation=Augmentation(FLIP, TRANSLATE_PX, CUTOUT_PX),
         shuffle=True,
     )
-    normalize = MLPClassifier([]).normalize
+    normalize = MLPClassifier().normalize
 
     def epoch(index: int) -> Tensor:
         loader.set_epoch(index)

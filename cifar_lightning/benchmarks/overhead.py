@@ -18,7 +18,6 @@ from cifar_lightning.benchmarks.commands import PROGRAM, run
 from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import spread
 from cifar_lightning.memory import keep_freed_memory
-from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import read_result
 
@@ -46,7 +45,7 @@ def bare_loop(args: list[str]) -> float:
     model.initialise_from(loader.images)
     if model.compile_net:
         model.net.compile()
-    optimizer = model.optimizer(parameter_groups(model))
+    optimizer = model.make_optimizer()
     peaks = [group["lr"] for group in optimizer.param_groups]
     every, epochs = trainer.accumulate_grad_batches, trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)

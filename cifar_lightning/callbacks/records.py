@@ -54,7 +54,7 @@ class RunLogger(TensorBoardLogger):
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
     """Nested dictionaries as one of numbers and texts, keys joined by dots, as the columns of a table.
 
-    `init_args` levels are left out: `model.widths` is what a person types. Classes are named without their module,
+    `init_args` levels are left out: `model.net.widths` is what a person types. Classes are named without their module,
     and truth values are words.
     """
     flat: dict[str, float | str] = {}

@@ -19,6 +19,7 @@ from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.imports import keep_source
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
 from cifar_lightning.runs import CONFIG, read_result, write_result
@@ -167,6 +168,7 @@ class RunResult(Callback):
     def _write_config(self, trainer: Trainer) -> None:
         self._recorded = True
         if trainer.is_global_zero:
+            keep_source(self.run)
             write_text_atomic(self.run / CONFIG, with_findings(self.config, trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

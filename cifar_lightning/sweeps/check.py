@@ -15,7 +15,6 @@ from cifar_lightning.benchmarks.steps import time_steps
 from cifar_lightning.callbacks.result import flops_per_image
 from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import spread
-from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["Cost", "check_runs"]
@@ -145,7 +144,7 @@ def step_seconds(parts: Parts, threads: int, every: int) -> float:
     torch.set_num_threads(threads)
     device = parts.trainer.strategy.root_device
     model = parts.model.to(device).train()
-    optimizer = model.optimizer(parameter_groups(model))
+    optimizer = model.make_optimizer()
     precision = parts.trainer.precision_plugin.forward_context
     times = time_steps(model, optimizer, parts.datamodule.batch_size, device, precision, STEPS)
     torch.set_num_threads(before)
