@@ -260,7 +260,9 @@ def with_run_config(args: list[str]) -> list[str]:
         if arg == "--run" or run != arg:
             given = runs.Run(run)
             imports.use_source_of(given.folder)
-            is_current = given.config == given.recorded_config
-            config = str(given.config_path) if is_current else yaml.safe_dump(given.config)
-            return [*args[:1], "--config", config, *args[1:]]
+            config = given.config
+            if config.get("data", {}).get("images_per_step"):
+                config["trainer"].pop("accumulate_grad_batches", None)  # follows from the devices that are here now
+            text = str(given.config_path) if config == given.recorded_config else yaml.safe_dump(config)
+            return [*args[:1], "--config", text, *args[1:]]
     return args

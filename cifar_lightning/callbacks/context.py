@@ -79,13 +79,14 @@ def with_findings(config: str, trainer: Trainer) -> str:
         trainer: when the training starts.
     """
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if not any(type(callback).__name__ in FINDERS for callback in everyone):
-        return config
     plain, data, model = yaml.safe_load(config), data_of(trainer), as_classifier(trainer.lightning_module)
+    plain["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    if not any(type(callback).__name__ in FINDERS for callback in everyone):
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     given = plain["trainer"]["callbacks"]
     given = given if isinstance(given, list) else [given]
     plain["trainer"]["callbacks"] = [c for c in given if not c["class_path"].endswith(FINDERS)] or None
-    plain["data"]["batch_size"] = min(data.batch_size, data.size("train"))
+    plain["data"]["batch_size"] = min(data.images_per_batch(1), data.size("train"))
     if model.found_lr is not None:
         plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
