@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,14 @@ from torchmetrics.classification import (
 
 from cifar_lightning import CLASSES
 
-__all__ = ["ClassificationMetrics", "EpochOutputs", "direction"]
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+__all__ = ["ClassificationMetrics", "EpochOutputs", "direction", "epoch_metrics"]
 
 N_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv 1706.04599)."""
+SPLITS = ("train", "val", "test")
 LOWER_IS_BETTER = ("loss", "ece")
 
 
@@ -31,6 +35,23 @@ def direction(metric: str) -> Literal["min", "max"]:
         metric: name with its split, such as val/loss or test/class_acc/cat.
     """
     return "min" if metric.rsplit("/", 1)[-1].endswith(LOWER_IS_BETTER) else "max"
+
+
+def epoch_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of this epoch, with the digits that a float32 has.
+
+    Lightning keeps a metric until it is logged again. This leaves out those of a split that the epoch has not
+    evaluated: `val/` in an epoch without a validation, `train/` in an epoch that is not over.
+
+    Args:
+        trainer: The trainer of an `ImageClassifier`.
+    """
+    model: Any = trainer.lightning_module
+    own: dict[str, float] = model.epoch_metrics
+    cut_short = trainer.state.fn == "fit" and not trainer.is_last_batch
+    fresh = set() if cut_short else {name.split("/")[0] for name in own}
+    known = {name: float(f"{float(value):.7g}") for name, value in trainer.callback_metrics.items()}
+    return {k: v for k, v in known.items() if (split := k.split("/")[0]) in fresh or split not in SPLITS} | own
 
 
 class EpochOutputs:

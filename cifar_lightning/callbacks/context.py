@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 
-__all__ = ["FINDERS", "as_classifier", "data_of", "epoch_metrics", "gathered", "run_folder", "with_findings"]
-
-SPLITS = ("train", "val", "test")
-FINDERS = ("BatchSizeFinder", "LearningRateFinder")
-"""Callbacks that look for a setting before a training. The run records what they found, and not them."""
+__all__ = ["as_classifier", "data_of", "gathered", "run_folder"]
 
 
 def data_of(trainer: Trainer) -> CIFAR10DataModule:
@@ -50,42 +45,9 @@ def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Te
     return [part[order] for part in mine]
 
 
-def epoch_metrics(trainer: Trainer) -> dict[str, float]:
-    """Return the metrics of this epoch, with the digits that a float32 has.
-
-    Lightning keeps a metric until it is logged anew. This leaves out those of a split that the epoch has not evaluated:
-    `val/` in an epoch without a validation, `train/` in an epoch that is not over.
-    """
-    own = as_classifier(trainer.lightning_module).epoch_metrics
-    cut_short = trainer.state.fn == "fit" and not trainer.is_last_batch
-    fresh = set() if cut_short else {name.split("/")[0] for name in own}
-    known = {name: float(f"{float(value):.7g}") for name, value in trainer.callback_metrics.items()}
-    return {k: v for k, v in known.items() if (split := k.split("/")[0]) in fresh or split not in SPLITS} | own
-
-
 def run_folder(trainer: Trainer) -> Path:
     """The folder of the run, which the command line makes the trainer's root.
 
     (`trainer.log_dir` would wait for the other processes, and hang where the first one alone asks.)
     """
     return Path(trainer.default_root_dir)
-
-
-def with_findings(config: str, trainer: Trainer) -> str:
-    """Return the configuration of a run with the settings that were looked for before it.
-
-    Args:
-        config: as it was given, as YAML.
-        trainer: when the training starts.
-    """
-    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if not any(type(callback).__name__ in FINDERS for callback in everyone):
-        return config
-    plain, data, model = yaml.safe_load(config), data_of(trainer), as_classifier(trainer.lightning_module)
-    given = plain["trainer"]["callbacks"]
-    given = given if isinstance(given, list) else [given]
-    plain["trainer"]["callbacks"] = [c for c in given if not c["class_path"].endswith(FINDERS)] or None
-    plain["data"]["batch_size"] = min(data.batch_size, data.size("train"))
-    if model.found_lr is not None:
-        plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

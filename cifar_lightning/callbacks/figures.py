@@ -47,6 +47,8 @@ class FigureLogger(Callback):
         ValueError: for a number below its least; all problems in one message.
     """
 
+    repeats_train_end = True
+
     def __init__(
         self,
         confusion_every_n_epochs: int = 1,

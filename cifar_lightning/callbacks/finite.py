@@ -51,18 +51,18 @@ class FiniteCheck(Callback):
             )
         self.every_n_steps = every_n_steps
         self.skip_steps = skip_steps
-        self.skipped = 0
+        self.skipped_steps = 0
         self._loss_was_finite: bool | Tensor = True
         self._batch: Batch | None = None
         self._buffers: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were left out."""
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
-        self.skipped = state_dict["skipped"]
+        self.skipped_steps = state_dict["skipped"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Keeps the batch, for a look at what each layer makes of it."""
@@ -105,15 +105,15 @@ class FiniteCheck(Callback):
             )
         else:
             what = f"the loss, {self._first_layer(module)}"
-        if self.skipped < self.skip_steps:
-            self.skipped += 1
+        if self.skipped_steps < self.skip_steps:
+            self.skipped_steps += 1
             optimizer.zero_grad(set_to_none=True)  # what has no gradient takes no step
             for buffer, kept in zip(net.buffers(), self._buffers, strict=True):
                 buffer.copy_(kept)
             say = rank_zero_only(logger.warning)
-            say(f"Left out {where}: not finite is {what}. {self.skipped} of {self.skip_steps} so far.")
+            say(f"Left out {where}: not finite is {what}. {self.skipped_steps} of {self.skip_steps} so far.")
             return
-        before = f" {self.skipped} steps were left out before." if self.skipped else ""
+        before = f" {self.skipped_steps} steps were left out before." if self.skipped_steps else ""
         raise NotFiniteError(
             f"Expected finite numbers in training, got infinity or NaN in {what}, at {where}.{before} The checkpoints "
             "are as they were. Lower the learning rate, warm up longer, clip gradients with "
