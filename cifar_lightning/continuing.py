@@ -21,7 +21,7 @@ FREE = (
     "model.warmup_epochs",
     "model.final_lr_ratio",
     "model.label_smoothing",
-    "model.dropout",
+    "model.net.dropout",
     "model.tta",
     "model.channels_last",
     "model.compile",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.files import replacing, user_path
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.trained import load_trained
@@ -102,7 +102,7 @@ def some_images(data: CIFAR10DataModule) -> tuple[Tensor, str]:
     """Images to check on, uint8 (N, 3, 32, 32), and what they are: those the run was trained on, spread evenly."""
     data.setup("fit")
     assert data.train is not None
-    rows = evenly(len(data.train), CHECKED)
+    rows = evenly_spaced(len(data.train), CHECKED)
     return data.train.images[rows], "SYNTHETIC images" if data.is_synthetic else "training images"
 
 

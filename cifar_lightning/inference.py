@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import html
 import io
 import json
 import logging
@@ -24,7 +23,7 @@ from cifar_lightning.data.pictures import UnreadableError, find_pictures, load_p
 from cifar_lightning.files import user_path, write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
-from cifar_lightning.report.document import document, embedded
+from cifar_lightning.pages import render
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["predict_pictures"]
@@ -32,13 +31,8 @@ __all__ = ["predict_pictures"]
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-SHOWN = 300
+MAX_GALLERY = 300
 """Pictures in the gallery; the tables hold all."""
-STYLE = (
-    "main ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem;list-style:none;padding:0}"
-    "main img{width:96px;height:96px;image-rendering:pixelated;display:block}"
-    "small{color:#4a4a4a;overflow-wrap:anywhere}"
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,16 +138,13 @@ def as_json(paths: Sequence[Path], probabilities: Tensor) -> str:
 
 
 def as_html(paths: Sequence[Path], images: Tensor, probabilities: Tensor) -> str:
-    """A gallery of the pictures as the network saw them."""
-    items = []
-    for row, image in zip(rows(paths, probabilities)[:SHOWN], image_array(images[:SHOWN]), strict=True):
+    """Return a gallery of the pictures as the network saw them."""
+    shown = []
+    for row, image in zip(rows(paths, probabilities)[:MAX_GALLERY], image_array(images[:MAX_GALLERY]), strict=True):
         file = io.BytesIO()
         Image.fromarray(image).save(file, format="png")
-        name = html.escape(str(row["file"]), quote=True)
-        items.append(
-            f'<li><img src="{embedded(file.getvalue())}" alt="{name}"><strong>{row["prediction"]}</strong> '
-            f"{float(str(row['probability'])):.0%}<br><small>{name}</small></li>"
-        )
-    more = "" if len(paths) <= SHOWN else f"<p>The first {SHOWN:,} of {len(paths):,}; images.csv has all.</p>"
-    note = f"<p>Each picture as the network saw it, 32 by 32 pixels.</p>{more}"
-    return document("Predictions", f"{note}\n<main><ul>{''.join(items)}</ul></main>", STYLE)
+        shown.append({**row, "png": file.getvalue()})
+    notes = ["Each picture as the network saw it, 32 by 32 pixels."]
+    if len(paths) > MAX_GALLERY:
+        notes.append(f"The first {MAX_GALLERY:,} of {len(paths):,}; images.csv has all.")
+    return render("gallery.html", title="Predictions", notes=notes, images=shown)

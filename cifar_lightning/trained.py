@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from cifar_lightning.cli import CifarCLI
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.imports import source_of
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import Run, check_checkpoint
 
@@ -56,7 +57,7 @@ def load_trained(
     run = run if isinstance(run, Run) else Run(run)
     _ = run.config_path
     path = run.checkpoint("best")
-    with isolate_rng():
+    with isolate_rng(), source_of(run.folder):
         made = ModelAndData(run)
     model: ImageClassifier = made.model
     check_checkpoint(path, model)

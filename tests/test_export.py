@@ -14,8 +14,8 @@ from cifar_lightning import load
 from cifar_lightning.__main__ import main
 
 MODELS = {
-    "mlp": (*MLP, "--model.whiten_components=64"),
-    "cnn": (*CNN, "--model.whiten_px=2", "--model.channels_last=true"),
+    "mlp": (*MLP, "--model.net.whiten_components=64"),
+    "cnn": (*CNN, "--model.net.whiten_px=2", "--model.channels_last=true"),
 }
 
 

@@ -37,7 +37,7 @@ def test_the_training_ends_there_and_says_where(net, what, value, capsys):
     cause = "the loss, though all layers are finite now" if what == "loss" else f"gradients of {name}"
     place = "step 8 (epoch 2)" if what == "loss" else "step 11 (epoch 3)"
     assert cause in message
-    assert re.search(rf"at {re.escape(place)}, learning rate 0\.\d+\. The checkpoints are as they were", message)
+    assert re.search(rf"at {re.escape(place)}, learning rate 0\.\d+\. The checkpoints are unchanged", message)
     result = json.loads((RUN / "result.json").read_text())
     assert (result["status"], result["diverged"]) == ("failed", True)
     assert cause in result["error"]
@@ -46,7 +46,7 @@ def test_the_training_ends_there_and_says_where(net, what, value, capsys):
 
 
 def test_a_rate_that_is_far_too_high_names_a_layer(capsys):
-    train(*MLP, "--model.norm=none", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e30", status=2)
+    train(*MLP, "--model.net.norm=none", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e30", status=2)
     place = r"in the loss, first in the logits, at step 2 \(epoch 1\), learning rate 9\.333e\+29"
     assert re.search(place, capsys.readouterr().err)
 
@@ -62,10 +62,10 @@ def test_steps_are_left_out_up_to_a_limit_and_counted(accumulate, capsys):
     )
     train(*common, *poison, "--finite.skip_steps=2")
     assert json.loads((RUN / "result.json").read_text())["fit"]["skipped_steps"] == 2
-    assert "2 of 2 so far" in capsys.readouterr().err
+    assert "2 of 2 steps skipped so far" in capsys.readouterr().err
     assert all(tensor.isfinite().all() for tensor in weights()["state_dict"].values())
     train(*common, *poison, "--finite.skip_steps=1", "--version=two", status=2)
-    assert "1 steps were left out before." in capsys.readouterr().err
+    assert "1 steps were skipped before." in capsys.readouterr().err
 
 
 def test_a_step_that_is_left_out_moves_nothing():

@@ -12,7 +12,7 @@ import torch
 
 from cifar_lightning import CLASSES
 from cifar_lightning.callbacks.predictions import predictions_csv
-from cifar_lightning.models import MLPClassifier
+from cifar_lightning.models import MLP, MLPClassifier
 from cifar_lightning.runs import (
     STATUS,
     Run,
@@ -295,7 +295,7 @@ def test_best_falls_back_to_last_but_not_the_other_way(tmp_path, there, asked, f
 
 @pytest.fixture
 def model() -> MLPClassifier:
-    return MLPClassifier([4])
+    return MLPClassifier(MLP([4]))
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def checkpoint_of(model: torch.nn.Module) -> dict[str, object]:
 def test_a_good_checkpoint(model, path):
     torch.save(checkpoint_of(model), path)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    check_checkpoint(path, MLPClassifier([4]))
+    check_checkpoint(path, MLPClassifier(MLP([4])))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -399,8 +399,8 @@ def test_a_checkpoint_without_weights(model, path):
     ("other", "n", "name"),
     [
         # Wider: the weight and the two parameters and two statistics of the normalisation, and the head.
-        (MLPClassifier([5]), 6, "net.head.weight"),
-        (MLPClassifier([4], norm="none"), 6, r"net\.hidden\.0"),
+        (MLPClassifier(MLP([5])), 6, "net.head.weight"),
+        (MLPClassifier(MLP([4], norm="none")), 6, r"net\.hidden\.0"),
     ],
 )
 def test_weights_of_another_network(model, path, other, n, name):

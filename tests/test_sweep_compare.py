@@ -16,7 +16,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import pareto_front, plot_cost
+from cifar_lightning.analysis.charts import pareto_front, plot_cost
 from cifar_lightning.analysis.statistics import Summary
 from cifar_lightning.callbacks.predictions import predictions_csv
 from cifar_lightning.sweeps.compare import compare
@@ -275,8 +275,8 @@ NEUTRAL = {
         "enable_progress_bar": False,
         "log_every_n_steps": 1,
     },
-    "figures": {"confusion_every_n_epochs": 0},
-    "layers": {"norms_every_n_steps": 5},
+    "figures": {"every_n_epochs": 0},
+    "layers": {"every_n_steps": 5},
     "finite": {"every_n_steps": 1},
     "checkpoint_every_n_steps": 100,
     "save_dir": "/runs",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
@@ -16,16 +16,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cifar_lightning.callbacks.context import as_classifier
 from cifar_lightning.callbacks.timing import Timing
 from cifar_lightning.config import hyperparameters, with_findings
-from cifar_lightning.metrics import epoch_metrics
+from cifar_lightning.metrics import METRICS, epoch_metrics
+from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import flatten
 
 __all__ = ["RunLogger", "TensorBoardRecords", "table_row"]
 
-# With the time, these are the five columns that HPARAMS shows at first.
-METRICS = ("val/acc", "train/loss", "test/acc", "test/ece")
+# HPARAMS opens with the first five columns of the alphabet: fit_seconds, these three and val/acc.
+FIRST_COLUMNS = ("test/acc", "test/ece", "train/loss")
 # Options that change no result.
 LEFT_OUT = ("data.root", "data.download", "data.eval_batch_size")
 LEFT_OUT_OF_OPTIMIZERS = (".foreach", ".fused", ".differentiable", ".maximize", ".capturable")
@@ -89,28 +89,27 @@ class TensorBoardRecords(Callback):
                 return logger.experiment
         return None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Log text, graph, and hyperparameters."""
         if (writer := self._writer(trainer)) is None:
             return
         config = with_findings(self.config, trainer)
         # Four spaces make a code block in Markdown, also where the text holds a fence.
         writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
-        model = as_classifier(pl_module)
         # The hooks of that profiler cannot be copied.
         if not isinstance(trainer.profiler, PyTorchProfiler):  # type: ignore[attr-defined]  # set by a connector
             # A copy has no compiled call; in eval mode, tracing changes no statistics.
             with torch.no_grad():
-                image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
-                writer.add_graph(copy.deepcopy(model.net).eval(), image)
+                image = pl_module.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=pl_module.device))
+                writer.add_graph(copy.deepcopy(pl_module.net).eval(), image)
         # The logger's own log_hyperparams describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without it, TensorBoard merges the runs and shows what differs first.
-        params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in model.parameters())}
+        params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in pl_module.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Log the final metrics of the training; the monitored metric is that of the best checkpoint."""
         best = {}
         callback = trainer.checkpoint_callback
@@ -119,13 +118,14 @@ class TensorBoardRecords(Callback):
         seconds = self.timing.stage_seconds
         self._final(trainer, trainer.global_step, best, **({} if seconds is None else {"fit_seconds": seconds}))
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Log the metrics of the test."""
-        self._final(trainer, as_classifier(pl_module).trained_steps, {})
+        self._final(trainer, pl_module.trained_steps, {})
 
     def _final(self, trainer: Trainer, step: int, best: dict[str, float], **more: float) -> None:
         if (writer := self._writer(trainer)) is None:
             return
         known = epoch_metrics(trainer) | best
-        for name, value in {**{name: known[name] for name in METRICS if name in known}, **more}.items():
+        names = (*FIRST_COLUMNS, *(f"val/{name}" for name in METRICS))
+        for name, value in {**{name: known[name] for name in names if name in known}, **more}.items():
             writer.add_scalar(f"hp/{name}", value, step)

@@ -7,41 +7,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from lightning.pytorch import Callback, Trainer
 
 from cifar_lightning import environment
-from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.analysis.cost import depth, flops_per_image
 from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import NotFiniteError
 from cifar_lightning.callbacks.timing import Timing
 from cifar_lightning.config import with_findings
+from cifar_lightning.data.datamodule import data_of
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.imports import keep_source
 from cifar_lightning.metrics import epoch_metrics
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
 from cifar_lightning.runs import COMPLETED, CONFIG, FAILED, INTERRUPTED, Run, write_result
 
-__all__ = ["RunResult", "depth", "flops_per_image"]
-
-
-def flops_per_image(model: ImageClassifier) -> int:
-    """Floating-point operations of one forward pass of one image; a multiplication and an addition count as two."""
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device)
-    training = model.training
-    model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.net.forward(model.normalize(image))  # past a compiled call, which hides its operations
-    model.train(training)
-    return counter.get_total_flops()
-
-
-def depth(model: ImageClassifier) -> int:
-    """Layers with trained weights: linear ones and convolutions."""
-    layers = (module for module in model.net.modules() if isinstance(module, nn.Linear | nn.Conv2d))
-    return sum(layer.weight.requires_grad for layer in layers)
+__all__ = ["RunResult"]
 
 
 class RunResult(Callback):
@@ -58,7 +40,7 @@ class RunResult(Callback):
         seed: Seed of the run.
         config: Configuration of the run, as YAML.
         timing: Clocks of the trainer.
-        continues: Whether the training goes on in the folder of the checkpoint that it starts from.
+        continues: Whether the training continues in the folder of the checkpoint that it starts from.
     """
 
     repeats_train_end = True
@@ -93,8 +75,8 @@ class RunResult(Callback):
             seed=self.seed,
             **top,
             params=sum(p.numel() for p in model.parameters()),
-            flops_per_image=flops_per_image(model),
-            depth=depth(model),
+            flops_per_image=flops_per_image(model.net),
+            depth=depth(model.net),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
             **({} if stage != "fit" and "fit" in seen else self._made_with()),
             started=seen.get("started") or self._started_at,
@@ -111,17 +93,17 @@ class RunResult(Callback):
             "hardware": environment.hardware(),
         }
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: ImageClassifier, stage: str) -> None:
         """Keep the time at which the run started."""
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Write the configuration of a new run."""
         self._first_epoch = trainer.current_epoch
         if not self.continues:
             self._write_config(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: ImageClassifier, checkpoint: dict[str, Any]) -> None:
         """Write the configuration of a continued run once there is something that was trained with it."""
         if not self._recorded and self.timing.images:
             self._write_config(trainer)
@@ -131,9 +113,10 @@ class RunResult(Callback):
     def _write_config(self, trainer: Trainer) -> None:
         self._recorded = True
         if trainer.is_global_zero:
+            keep_source(self.run)
             write_text_atomic(self.run / CONFIG, with_findings(self.config, trainer))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Write the entry "fit" and the status."""
         found = ending(trainer) or Ending(COMPLETED)
         cut_short = self.timing.images > 0 and not trainer.is_last_batch  # by max_steps
@@ -147,10 +130,10 @@ class RunResult(Callback):
             "skipped_steps": sum(getattr(callback, "skipped_steps", 0) for callback in everyone),
         }
         about = {"status": found.status, "stopped_by": found.stopped_by, "error": None, "diverged": None}
-        self._write(trainer, as_classifier(pl_module), "fit", entry, **about)
+        self._write(trainer, pl_module, "fit", entry, **about)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Mark a training that broke off; one that continued a run and saved nothing leaves that as it was."""
+    def on_exception(self, trainer: Trainer, pl_module: ImageClassifier, exception: BaseException) -> None:
+        """Record an error or a stop. A continued training that has saved nothing changes nothing."""
         nothing_new = self.continues and not self._recorded
         if not trainer.is_global_zero or trainer.state.fn != "fit" or nothing_new:
             return
@@ -165,12 +148,12 @@ class RunResult(Callback):
             with contextlib.suppress(OSError):  # on a full disk, the message is about the first file that did not fit
                 write_result(self.run, name=self.name, seed=self.seed, **about)
 
-    def on_evaluation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_evaluation_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Write the entry "validate" or "test"."""
         stage = trainer.state.fn
         if stage is None or stage == "fit":
             return
-        model, split = as_classifier(pl_module), "val" if stage == "validate" else "test"
+        model, split = pl_module, "val" if stage == "validate" else "test"
         entry = {
             "metrics": _floats(trainer, (f"{split}/",)),
             "tta": model.tta,
@@ -178,7 +161,7 @@ class RunResult(Callback):
         }
         self._write(trainer, model, stage.value, entry)
 
-    on_validation_end = on_test_end = on_evaluation_end
+    on_validation_end = on_test_end = on_evaluation_end  # type: ignore[assignment]
 
 
 def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.split import Split
+from cifar_lightning.data.split import ImageSet
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import Run
 from cifar_lightning.trained import load_trained
@@ -42,10 +42,10 @@ class LoadedRun:
         """Name and version, such as cnn/version_0."""
         return Run(self.folder).title
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> ImageSet:
         """The images of "train", "val" or "test"."""
         self.data.setup("test" if name == "test" else "fit")
-        return cast(Split, getattr(self.data, name))
+        return cast(ImageSet, getattr(self.data, name))
 
 
 def load_run(folder: Path) -> LoadedRun:

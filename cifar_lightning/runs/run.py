@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cifar_lightning import CLASSES
+from cifar_lightning.runs.old_keys import upgraded
 
 __all__ = [
     "CHECKPOINTS",
@@ -122,13 +123,22 @@ class Run:
         return self.config_path.read_text(encoding="utf-8")
 
     @functools.cached_property
-    def config(self) -> dict[str, Any]:
-        """`config.yaml` as nested dictionaries.
+    def recorded_config(self) -> dict[str, Any]:
+        """`config.yaml` as nested dictionaries, with the keys of the version that wrote it.
 
         Raises:
             ValueError: If the folder is not a run, or the file is not YAML.
         """
         return load_config(self.config_text, self.config_path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """`config.yaml` as nested dictionaries, with the keys of this version.
+
+        Raises:
+            ValueError: If the folder is not a run, or the file is not YAML.
+        """
+        return upgraded(self.recorded_config)
 
     @functools.cached_property
     def result(self) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost
+from cifar_lightning.analysis.charts import plot_bands, plot_classes, plot_cost
 from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.metrics import direction
-from cifar_lightning.report.page import Picture, Table, Text
+from cifar_lightning.pages import Picture, Table, Text
 from cifar_lightning.runs import Run
 from cifar_lightning.sweeps.groups import Group, as_key
 
@@ -252,7 +252,7 @@ def curves(groups: Sequence[Group]) -> list[Part]:
         title = f"Validation accuracy over the epochs{which}"
         figure = plot_bands(val, "validation accuracy, %", title)
         length = max(len(seed) for seeds in val.values() for seed in seeds)
-        epochs = [int(epoch) + 1 for epoch in evenly(length, COLUMNS)]
+        epochs = [int(epoch) + 1 for epoch in evenly_spaced(length, COLUMNS)]
         rows = [[name, *(spread_text(at_epoch(seeds, epoch)) for epoch in epochs)] for name, seeds in val.items()]
         numbers = Table(["group", *(f"epoch {epoch}, %" for epoch in epochs)], rows, title)
         parts.append(Picture("curves_val", figure, f"{title}; the band is the range of the seeds.", numbers))
