@@ -36,6 +36,7 @@ IRRELEVANT = (
     ".*accumulate_grad_batches != 1.* and overriding.*",  # ours is meant to be called at each optimizer step
     ".*requested to overfit but enabled.*",  # the data module keeps one order; Lightning does not know its loader
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph
+    ".*might cause the trace to be incorrect.*",  # the graph is drawn and never run
 )
 # Lines of Lightning that advertise, or say what hardware is not there or what was asked for.
 NOISE = (
