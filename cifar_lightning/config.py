@@ -9,11 +9,12 @@ import warnings
 from enum import Enum
 from inspect import isfunction
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from cifar_lightning import imports, runs
@@ -22,6 +23,7 @@ from cifar_lightning.metrics import direction, metric_names
 
 __all__ = [
     "CALLBACK_DEFAULTS",
+    "FINDERS",
     "TRAINER_DEFAULTS",
     "check_monitors",
     "check_nulls",
@@ -29,6 +31,7 @@ __all__ = [
     "hyperparameters",
     "portable",
     "recorded",
+    "with_findings",
     "with_run_config",
 ]
 
@@ -69,6 +72,8 @@ def check_numbers(config: Any) -> None:
             raise ValueError(f"Expected `trainer.{name}` to be at least 0, got {value}.")
 
 
+FINDERS = ("BatchSizeFinder", "LearningRateFinder")
+"""Callbacks that look for a setting before a training. The run records what they found, and not them."""
 FIXED = {
     "dirpath": None,
     "filename": "best",
@@ -234,6 +239,28 @@ def restore_unwritten(plain: Any, config: Any, name: str) -> None:
             if not isinstance(value := config[key], str | torch.device | torch.dtype):
                 raise ValueError(f"Expected `{inner}` as text, numbers or lists, which fit in a file, got {value!r}.")
             plain[key] = str(value)
+
+
+def with_findings(config: str, trainer: Trainer) -> str:
+    """Return the configuration of a run as it trains: what `FINDERS` have found, and the batches of a step.
+
+    Args:
+        config: YAML.
+        trainer: The trainer, at the start of the training.
+    """
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    plain = yaml.safe_load(config)
+    plain["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    if not any(type(callback).__name__ in FINDERS for callback in everyone):
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    data, model = cast(Any, trainer).datamodule, cast(Any, trainer.lightning_module)
+    given = plain["trainer"]["callbacks"]
+    given = given if isinstance(given, list) else [given]
+    plain["trainer"]["callbacks"] = [c for c in given if not c["class_path"].endswith(FINDERS)] or None
+    plain["data"]["batch_size"] = min(data.images_per_batch(1), data.size("train"))
+    if model.found_lr is not None:
+        plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def portable(config: Any) -> Any:

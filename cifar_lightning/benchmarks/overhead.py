@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from cifar_lightning.benchmarks.commands import PROGRAM, run
+from cifar_lightning.callbacks.memory import keep_freed_memory
 from cifar_lightning.cli import Parts
 from cifar_lightning.data.loader import stretch_over_epochs
-from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -19,7 +19,7 @@ from cifar_lightning.data.sources import default_root, find_source, load_images
 from cifar_lightning.data.split import ImageSet, SourceSplit, stratified_indices
 from cifar_lightning.data.synthetic import synthetic_images
 
-__all__ = ["CIFAR10DataModule"]
+__all__ = ["CIFAR10DataModule", "data_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -335,3 +335,8 @@ class CIFAR10DataModule(LightningDataModule):
         prints = {"fingerprint": self.train, "test_fingerprint": self.test}
         read = {name: split.fingerprint for name, split in prints.items() if split is not None}
         return {"source": self.source_name, **read, **sizes}
+
+
+def data_of(trainer: Trainer) -> CIFAR10DataModule:
+    """Return the data module of a trainer."""
+    return cast(CIFAR10DataModule, trainer.datamodule)  # type: ignore[attr-defined]  # set when a stage starts

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from cifar_lightning import CLASSES
 from cifar_lightning.data.augment import Augmentation, apply_draws, draw_epoch, resize
 from cifar_lightning.seeding import generator
 
-__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "stretch_over_epochs"]
+__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "gathered", "stretch_over_epochs"]
 
 
 class Batch(NamedTuple):
@@ -230,3 +231,24 @@ class BatchLoader:
             if self.image_size is not None:
                 images = resize(images, self.image_size)
             yield Batch(images, self.labels.index_select(0, indices), indices, weight)
+
+
+def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Gather the outputs for the batches of all processes on the CPU, in the order of the split.
+
+    Every process has to call it.
+
+    Args:
+        trainer: The trainer.
+        batches: For each batch of this process the indices (B,) of its images in their split, and other rows (B, ...).
+
+    Returns:
+        The indices (N,) and the other rows (N, ...); an empty list if there was no batch.
+    """
+    mine = [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]
+    if trainer.world_size > 1:
+        everyone: list[list[Tensor]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(everyone, mine)
+        mine = [torch.cat(parts) for parts in zip(*(parts for parts in everyone if parts), strict=True)]
+    order = mine[0].argsort() if mine else None
+    return [part[order] for part in mine]
