@@ -290,6 +290,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def dispatch(args: list[str]) -> int:
     """Runs the command that the line names; imports only what it needs."""
+    from cifar_lightning import imports
+
+    args = imports.named_on_line(args)
     command, rest = args[:1], args[1:]
     if command == ["report"]:
         from cifar_lightning.report.command import report

@@ -95,8 +95,8 @@ SELF_EXPLANATORY = {
 def test_overfit_learns_its_images_by_heart():
     args = ["--config", str(CONFIGS / "cnn.yaml"), "--config", str(CONFIGS / "overlays/overfit.yaml")]
     small = [
-        "--model.widths=[16, 32]",
-        "--model.depths=[1, 1]",
+        "--model.net.widths=[16, 32]",
+        "--model.net.depths=[1, 1]",
         "--data.source=synthetic",
         "--data.synthetic_train=500",
     ]

@@ -45,12 +45,12 @@ def done(folder: Path, stages: list[str]) -> bool:
         folder: the run folder.
         stages: of "test" and "predict".
     """
-    result = runs.read_result(folder) if folder.is_dir() else {}
-    if result.get("status") == "pruned" or result.get("diverged"):
+    run = runs.Run(folder)
+    if run.status == runs.PRUNED or run.result.get("diverged"):
         return True  # an outcome as well, and not worth a test
-    if result.get("status") not in ("completed", "early_stopped"):
+    if not run.is_finished:
         return False
-    return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
+    return all(run.predictions_path().is_file() if s == "predict" else s in run.result for s in stages)
 
 
 def execute(run: PlannedRun, sweep: Sweep, parent: Path, cwd: Path) -> Outcome:
@@ -75,7 +75,7 @@ def execute(run: PlannedRun, sweep: Sweep, parent: Path, cwd: Path) -> Outcome:
         with FileLock(parent / "logs" / f"{run.id}.lock", timeout=0), log.open("a", encoding="utf-8") as said:
             before = None
             while command := next_command(run, sweep, folder):
-                last = folder / runs.CHECKPOINTS / "last.ckpt"
+                last = runs.Run(folder).checkpoint_path("last")
                 now = command, last.stat().st_mtime_ns if last.is_file() else 0  # `max_time` takes several calls
                 if now == before:
                     return Outcome(run.id, f"it ended well, but left no result in {folder}")
@@ -98,7 +98,7 @@ def next_command(run: PlannedRun, sweep: Sweep, folder: Path) -> list[str] | Non
     if done(folder, []):
         left = [stage for stage in sweep.stages if not done(folder, [stage])]
         return [*PROGRAM, left[0], "--run", str(folder)] if left else None
-    if (folder / runs.CHECKPOINTS / "last.ckpt").is_file() and (folder / runs.CONFIG).is_file():
+    if runs.Run(folder).checkpoint_path("last").is_file() and (folder / runs.CONFIG).is_file():
         return [*PROGRAM, "fit", "--run", str(folder)]
     if folder.exists():
         shutil.rmtree(folder)  # it broke off before its first epoch was over
