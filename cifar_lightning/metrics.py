@@ -221,7 +221,7 @@ class ClassificationMetrics(nn.Module):
             Scalars by name ("loss", "acc", "f1", "ece", "class_acc/airplane", ...), and the confusion matrix, int64
             (10, 10), true classes in rows and predicted classes in columns.
         """
-        scalars = {}
+        scalars: dict[str, Tensor] = {}
         for name, value in {"loss": self.loss.compute(), **self.scores.compute()}.items():
             scalars |= {f"{name}/{c}": v for c, v in zip(CLASSES, value, strict=True)} if value.ndim else {name: value}
         return scalars, self.confusion.compute()

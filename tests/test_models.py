@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier
+from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier, introspection
 from cifar_lightning.models.layers import ACTIVATIONS, initialise, norm_1d, norm_2d
 
 NETS = {
