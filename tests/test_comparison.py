@@ -16,10 +16,11 @@ from scipy import stats
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.comparison import pareto_front, plot_cost
 from cifar_lightning.analysis.statistics import Summary
-from cifar_lightning.sweeps.compare import compare
-from cifar_lightning.sweeps.dependence import plateau
-from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
-from cifar_lightning.sweeps.sections import best_first, leaders
+from cifar_lightning.comparison.charts import leaders
+from cifar_lightning.comparison.compare import compare
+from cifar_lightning.comparison.dependence import plateau
+from cifar_lightning.comparison.groups import Group, best_first, group_runs
+from cifar_lightning.comparison.records import RunRecord, read_runs
 
 ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
 
@@ -56,7 +57,7 @@ def logs() -> Path:
 
 def test_groups_differ_in_their_settings_and_their_runs_in_their_seeds(logs):
     groups = group_runs(read_runs([logs]))
-    found = {(g.point["model.init_args.optimizer.init_args.lr"], *g.point["model.init_args.widths"]): g for g in groups}
+    found = {(g.point["model.optimizer.lr"], *g.point["model.widths"]): g for g in groups}
     assert found.keys() == ACCURACIES.keys()
     for key, group in found.items():
         assert group.values("test/acc") == pytest.approx({i: a + 0.01 for i, a in enumerate(ACCURACIES[key])})
@@ -78,7 +79,7 @@ def test_the_table_holds_the_statistics_of_the_runs(logs, capsys):
     assert row["95 % of test/acc"] == f"{100 * low:.2f} to {100 * high:.2f}"
     assert row["gap, points"] == "12.00 ± 0.00"
     assert row["weights"] == "800"
-    assert row["MFLOP an image"] == "8.0"
+    assert row["MFLOP per image"] == "8.0"
     assert row["fit, s"] == "11 ± 1"
     alone = rows["lr 0.2, widths 16"]
     assert (alone["n"], alone["test/acc, %"], alone["95 % of test/acc"]) == ("1", "81.00", "")
@@ -99,7 +100,7 @@ def test_the_page_has_tests_and_charts_with_their_numbers(logs):
         "classes",
         "curves_val",
         "curves_gap",
-        "dependence_model_init_args_optimizer_init_args_lr",
+        "dependence_model_optimizer_lr",
     }
     assert all(Path(f"out/figures/{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert "data:image/png;base64," in Path("out/compare.html").read_text()
@@ -183,7 +184,7 @@ def test_a_plan_says_what_the_runs_stand_for(logs):
     (run,) = read_runs([logs])  # runs that the plan does not name are of an earlier one
     assert run.point == point
     (logs / "plan.json").write_text('{"runs": 3}')
-    with pytest.raises(ValueError, match="Expected the plan of a sweep in"):
+    with pytest.raises(ValueError, match="Expected the runs of a sweep in"):
         read_runs([logs])
 
 
@@ -228,11 +229,11 @@ def test_nothing_to_compare(logs):
 
 
 def test_of_many_groups_the_best_of_each_kind_are_drawn():
-    many = [Group(f"{net} {lr}", {"net": net, "lr": lr}, []) for lr in range(7) for net in ("MLP", "CNN")]
+    many = [Group((f"{net} {lr}",), {"net": net, "lr": lr}, []) for lr in range(7) for net in ("MLP", "CNN")]
     shown, which = leaders(many)
     assert [group.label for group in shown] == ["MLP 0", "CNN 0"]
     assert which == ", the best of each kind of 14 groups"
-    numbers = [Group(str(lr), {"lr": lr}, []) for lr in range(14)]
+    numbers = [Group((str(lr),), {"lr": lr}, []) for lr in range(14)]
     assert leaders(numbers) == (numbers[:12], ", the best 12 of 14 groups")
     assert leaders(many[:12]) == (many[:12], "")
 
@@ -344,7 +345,7 @@ def test_the_lowest_loss_is_the_best():
     low, high = stats.t.interval(0.95, 1, 1.3, stats.sem([1.25, 1.35]))
     assert rows[1]["95 % of val/loss"] == f"{low:.4f} to {high:.4f}"
     text = Path("comparison/compare.md").read_text()
-    assert "Sorted by val/loss, the best first." in text
+    assert "Sorted by val/loss, best first." in text
     assert "val/loss, %" not in text
     assert re.findall(r"− .* \| 2 \| (\S+) \|", text) == ["-0.6750", "-1.5000", "-0.8250"]
 
@@ -361,7 +362,7 @@ def test_the_front_of_a_loss_goes_down():
 
 def test_groups_without_the_metric_come_last():
     def group(name: str, **metrics: float) -> Group:
-        return Group(name, {}, [RunRecord(None, 0, {}, {"status": "completed", "fit": {"metrics": metrics}}, {})])
+        return Group((name,), {}, [RunRecord(None, 0, {}, {"status": "completed", "fit": {"metrics": metrics}}, {})])
 
     groups = [group("none"), group("high", loss=2.0, acc=0.9), group("low", loss=1.0, acc=0.8), group("none too")]
     assert [g.label for g in best_first(groups, "loss")] == ["low", "high", "none", "none too"]

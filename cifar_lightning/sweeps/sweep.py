@@ -1,20 +1,19 @@
-"""`scripts/sweep.py`: plans a sweep, runs what is not done, and ends in the comparison."""
+"""The command `sweep`: plan a sweep, run what is not done, and compare the runs."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_lightning.files import user_path, write_bytes_atomic, write_text_atomic
-from cifar_lightning.runs import HISTORY, RESULT
+from cifar_lightning.comparison.compare import write_comparison
+from cifar_lightning.comparison.records import KEPT, PLAN, read_runs
+from cifar_lightning.files import user_path
 from cifar_lightning.sweeps.check import Cost, check_runs
-from cifar_lightning.sweeps.compare import compare_runs
 from cifar_lightning.sweeps.execute import Outcome, done
-from cifar_lightning.sweeps.groups import PLAN, RunRecord, read_runs
+from cifar_lightning.sweeps.keep import KeptRuns, plan_rows, write_list
 from cifar_lightning.sweeps.launch import launch
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep, expand, load_sweep
 from cifar_lightning.usage.command_parser import ArgumentParser
@@ -23,10 +22,10 @@ __all__ = ["sweep"]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = ArgumentParser(
-        description="Runs every combination of a sweep with every seed, and compares them. A sweep that was stopped "
-        "goes on when it is started again: runs that are done stay as they are."
+        description="Run every combination of a sweep with every seed, and compare them. A sweep that was stopped "
+        "continues when it is started again: finished runs are not run again."
     )
     made.add_argument("sweep", type=user_path, metavar="YAML", help="the sweep; configs/sweeps/ has some")
     made.add_argument("--dry-run", action="store_true", help="show the plan and stop")
@@ -37,15 +36,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--results",
         type=user_path,
-        help="folder to keep the numbers of finished runs in, such as docs/results: a run that is there counts as done",
+        help="folder to keep the numbers of finished runs in, as <sweep>/runs.json: runs in this file count as done",
     )
     made.add_argument("--output", type=user_path, help="folder of the comparison; default: comparison/ beside the runs")
-    made.add_argument("--no-estimate", action="store_true", help="time no steps first; max_hours is then unchecked")
+    made.add_argument("--no-estimate", action="store_true", help="time no steps; max_hours is then unchecked")
     return made
 
 
 def sweep(args: Sequence[str] | None = None) -> int:
-    """Runs a sweep.
+    """Run a sweep.
 
     Args:
         args: the command line.
@@ -61,67 +60,45 @@ def sweep(args: Sequence[str] | None = None) -> int:
     runs = expand(plan)
     costs = check_runs(plan, runs, estimate=not parsed.no_estimate)
     parent = parsed.save_dir / plan.name
-    kept = parsed.results / plan.name if parsed.results else None
-    pending = [run for run in runs if not (kept and done(kept / run.id, [])) and not done(parent / run.id, plan.stages)]
+    kept = KeptRuns(parsed.results / plan.name / KEPT, plan, runs) if parsed.results else None
+    ids = kept.ids() if kept else set()
+    pending = [run for run in runs if run.id not in ids and not done(parent / run.id, plan.stages)]
     print(table(plan, runs, costs, len(runs) - len(pending)), flush=True)
     if parsed.dry_run:
         return 0
-    for folder in [parent, *([kept] if kept else [])]:
-        write_plan(folder / PLAN, plan, runs)
+    write_list(parent / PLAN, plan.name, plan.metric, plan_rows(runs))
     if kept:
-        for run in runs:
-            keep(parent / run.id, kept / run.id, plan.stages)
-    outcomes: list[Outcome] = []
+        kept.add(parent / run.id for run in runs)
+    failed = False
 
-    def tell(outcome: Outcome, left: int, seconds: float) -> None:
-        outcomes.append(outcome)
+    def report(outcome: Outcome, left: int, seconds: float) -> None:
+        nonlocal failed
+        failed |= bool(outcome.error)
         if kept:
-            keep(parent / outcome.id, kept / outcome.id, plan.stages)
+            kept.add([parent / outcome.id])
         words = f"FAILED: {outcome.error} (logs/{outcome.id}.log)" if outcome.error else "done"
         print(f"{outcome.id}: {words}; {left} left{duration(seconds)}", flush=True)
 
     try:
         if pending:
-            launch(plan, pending, costs, parent, parsed.address, tell)
+            launch(plan, pending, costs, parent, parsed.address, report)
     except KeyboardInterrupt:
-        print("Stopped. Start the same command again to go on where it was.", flush=True)
+        print("Stopped. Start the same command again to continue.", flush=True)
         return 130
-    folder = kept or parent
-    found = [with_predictions(run, parent) for run in read_runs([folder])]
+    folder = kept.path.parent if kept else parent
+    planned = {run.id for run in runs}
+    # Predictions are too large to keep: they are in the run folders, if these are on this machine.
+    found = [replace(run, folder=parent / run.folder.name) for run in read_runs([folder]) if run.folder.name in planned]
     output = parsed.output or folder / "comparison"
-    failed = any(outcome.error for outcome in outcomes)
-    # Where runs failed, there may be no baseline, and there is something to compare all the same.
-    path = compare_runs(found, output, title=f"runs of {plan.name}", baseline=None if failed else plan.baseline)
+    # Where runs failed, the baseline may be missing, but there are others to compare.
+    path = write_comparison(found, output, title=f"runs of {plan.name}", baseline=None if failed else plan.baseline)
     print(f"Comparison: {path}")
     return 1 if failed else 0
 
 
-def keep(folder: Path, kept: Path, stages: list[str]) -> None:
-    """Copies the numbers of a run that is done; `result.json` last, which says that all is there."""
-    if done(folder, stages):
-        kept.mkdir(parents=True, exist_ok=True)
-        for name in (HISTORY, RESULT):
-            if not (folder / name).is_file():  # it diverged in its first epoch
-                continue
-            write_bytes_atomic(kept / name, (folder / name).read_bytes())
-
-
-def with_predictions(run: RunRecord, parent: Path) -> RunRecord:
-    """The same run where its predictions are, which are too large to keep, if they are on this machine."""
-    here = parent / run.folder.name
-    return replace(run, folder=here) if (here / "predictions").is_dir() else run
-
-
-def write_plan(path: Path, plan: Sweep, runs: list[PlannedRun]) -> None:
-    """Writes what each run stands for, which a comparison reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"id": run.id, "point": run.point, "seed": run.seed, "arguments": run.arguments()} for run in runs]
-    write_text_atomic(path, json.dumps({"name": plan.name, "metric": plan.metric, "runs": rows}, indent=1) + "\n")
-
-
 def table(plan: Sweep, runs: list[PlannedRun], costs: dict[str, Cost], finished: int) -> str:
-    """The plan, a line for each combination."""
-    header = ["combination", "seeds", "weights", "MFLOP an image", "estimated, s"]
+    """Return the plan as text, with a line for each combination."""
+    header = ["combination", "seeds", "weights", "MFLOP per image", "estimated, s"]
     rows = [header]
     for run in runs:
         if run.seed == plan.seeds[0]:
@@ -141,7 +118,7 @@ def table(plan: Sweep, runs: list[PlannedRun], costs: dict[str, Cost], finished:
 
 
 def duration(seconds: float, words: str = "to go") -> str:
-    """A time for people; nothing where it is not known."""
+    """Return a time as text; empty if it is unknown."""
     if math.isnan(seconds):
         return ""
     minutes = seconds / 60
