@@ -2,7 +2,7 @@
 
 import sys
 
-from cifar_lightning.sweeps.compare import compare
+from cifar_lightning.comparison.compare import compare
 from cifar_lightning.terminal import run_script
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from cifar_lightning.sweeps.command import sweep
+from cifar_lightning.sweeps.sweep import sweep
 from cifar_lightning.terminal import run_script
 
 if __name__ == "__main__":

@@ -21,14 +21,12 @@ from cifar_lightning.config import hyperparameters, with_findings
 from cifar_lightning.metrics import METRICS, epoch_metrics
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import flatten
+from cifar_lightning.settings import is_setting
 
 __all__ = ["RunLogger", "TensorBoardRecords", "table_row"]
 
 # HPARAMS opens with the first five columns of the alphabet: fit_seconds, these three and val/acc.
 FIRST_COLUMNS = ("test/acc", "test/ece", "train/loss")
-# Options that change no result.
-LEFT_OUT = ("data.root", "data.download", "data.eval_batch_size")
-LEFT_OUT_OF_OPTIMIZERS = (".foreach", ".fused", ".differentiable", ".maximize", ".capturable")
 
 
 class RunLogger(TensorBoardLogger):
@@ -63,9 +61,8 @@ def table_row(options: dict[str, Any]) -> dict[str, float | str]:
     """
     row: dict[str, float | str] = {}
     for name, value in flatten(options, short_classes=True).items():
-        if name in LEFT_OUT or (".optimizer." in name and name.endswith(LEFT_OUT_OF_OPTIMIZERS)):
-            continue
-        row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+        if is_setting(name):
+            row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return row
 
 
