@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cifar_lightning.cli import Parts
+from cifar_lightning.cli import CifarCLI
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models.classifier import ImageClassifier
 
@@ -25,7 +25,7 @@ def load_trained(run: Path) -> tuple[ImageClassifier, CIFAR10DataModule]:
     Raises:
         ValueError: when the folder is no run, or has no checkpoint that fits.
     """
-    parts = Parts(["test", "--run", str(run), "--trainer.fast_dev_run=1"])  # a trial run writes nothing
+    parts = CifarCLI(["test", "--run", str(run), "--trainer.fast_dev_run=1"])  # a trial run writes nothing
     assert parts.ckpt_path is not None  # `test` has made sure
     checkpoint = torch.load(parts.ckpt_path, map_location="cpu", weights_only=True)
     model: ImageClassifier = parts.model

@@ -13,6 +13,7 @@ from cifar_lightning.analysis.layers import layer_outputs, layer_statistics
 from cifar_lightning.callbacks.context import as_classifier, data_of
 from cifar_lightning.data.split import evenly
 from cifar_lightning.models import introspection
+from cifar_lightning.private import foreach_norm
 
 __all__ = ["LayerLogger"]
 
@@ -65,7 +66,7 @@ class LayerLogger(Callback):
         if not trained:
             return
         # All norms go to the host in one copy: a GPU waits once, not once a layer.
-        weights, gradients = (torch.stack(torch._foreach_norm(list(p))) for p in zip(*trained.values(), strict=True))
+        weights, gradients = (torch.stack(foreach_norm(list(p))) for p in zip(*trained.values(), strict=True))
         values = torch.stack([weights, gradients]).cpu()
         rows = {f"layer_weight_norm/{name}": value for name, value in zip(trained, values[0].tolist(), strict=True)}
         rows |= {f"layer_gradient_norm/{name}": value for name, value in zip(trained, values[1].tolist(), strict=True)}

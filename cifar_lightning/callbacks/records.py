@@ -19,6 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.context import as_classifier, epoch_metrics, with_findings
 from cifar_lightning.config import hyperparameters
+from cifar_lightning.private import add_summary
 
 __all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
 
@@ -108,7 +109,7 @@ class TensorBoardRecords(Callback):
         params = {**flatten(hyperparameters(config)), "params": sum(p.numel() for p in model.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
-            writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
+            add_summary(writer, summary)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the final metrics of the training: of the checkpoint that is kept where one was chosen by them."""

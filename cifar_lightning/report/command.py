@@ -1,4 +1,4 @@
-"""`python -m cifar_lightning report`: writes what was found out about one run or several."""
+"""`cifar-lightning report`: write a page that shows what one run or several learned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = ArgumentParser("cifar-lightning report", description="Shows what a run learned, on one page.")
     made.add_argument(
         "--run",
@@ -42,14 +42,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def report(args: list[str]) -> Path:
-    """Writes report.html, report.md and figures/.
+def report(args: list[str]) -> int:
+    """Write report.html, report.md and figures/.
 
     Args:
         args: the command line after `report`.
 
     Returns:
-        The HTML file.
+        The exit status, 0.
 
     Raises:
         ValueError: for runs that cannot be reported on.
@@ -68,7 +68,7 @@ def report(args: list[str]) -> Path:
     page = make_page(runs, found, parsed.images)
     path = write_page(page, folder, "report")
     logger.info(f"Report: {path}")
-    return path
+    return 0
 
 
 def choose_split(runs: list[LoadedRun]) -> str:

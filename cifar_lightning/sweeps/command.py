@@ -1,4 +1,4 @@
-"""`scripts/sweep.py`: plans a sweep, runs what is not done, and ends in the comparison."""
+"""`cifar-lightning sweep`: plan a sweep, run what is not done, and compare the runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = ["sweep"]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = ArgumentParser(
-        description="Runs every combination of a sweep with every seed, and compares them. A sweep that was stopped "
-        "goes on when it is started again: runs that are done stay as they are."
+        "cifar-lightning sweep",
+        description="Run every combination of a sweep with every seed, and compare them. A sweep that was stopped "
+        "continues when it is started again: finished runs are not run again.",
     )
     made.add_argument("sweep", type=user_path, metavar="YAML", help="the sweep; configs/sweeps/ has some")
-    made.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    made.add_argument("--dry_run", "--dry-run", action="store_true", help="show the plan and stop")
     made.add_argument("--address", help="of a Ray cluster; default: this machine alone")
     made.add_argument("--save_dir", type=user_path, default=Path("lightning_logs"), help="folder that every node sees")
     made.add_argument(
@@ -38,15 +39,17 @@ def parser() -> argparse.ArgumentParser:
         help="folder to keep the numbers of finished runs in, such as docs/results: a run that is there counts as done",
     )
     made.add_argument("--output", type=user_path, help="folder of the comparison; default: comparison/ beside the runs")
-    made.add_argument("--no-estimate", action="store_true", help="time no steps first; max_hours is then unchecked")
+    made.add_argument(
+        "--no_estimate", "--no-estimate", action="store_true", help="time no steps; max_hours is then unchecked"
+    )
     return made
 
 
-def sweep(args: Sequence[str] | None = None) -> int:
-    """Runs a sweep.
+def sweep(args: Sequence[str]) -> int:
+    """Run a sweep.
 
     Args:
-        args: the command line.
+        args: the command line after `sweep`.
 
     Returns:
         0; 1 when runs failed; 130 when Ctrl-C or SIGTERM stopped it.

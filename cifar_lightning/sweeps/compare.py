@@ -19,9 +19,10 @@ __all__ = ["compare", "compare_runs"]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = ArgumentParser(
-        description="Compares runs: mean, standard deviation and interval over seeds, tests, and charts."
+        "cifar-lightning compare",
+        description="Compare runs: mean, standard deviation and interval over seeds, tests, and charts.",
     )
     made.add_argument("folders", type=user_path, nargs="+", metavar="FOLDER", help="run folders, or folders of them")
     made.add_argument("--metric", help="what to compare by; default: test/acc where every run was tested, else val/acc")
@@ -32,11 +33,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def compare(args: Sequence[str] | None = None) -> int:
-    """Writes compare.html, compare.md, compare.csv and figures/.
+def compare(args: Sequence[str]) -> int:
+    """Write compare.html, compare.md, compare.csv and figures/.
 
     Args:
-        args: the command line.
+        args: the command line after `compare`.
 
     Returns:
         The exit status, 0.

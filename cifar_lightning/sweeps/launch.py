@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cifar_lightning.private import RAY_NICENESS, RAY_NO_CLUSTER
 from cifar_lightning.sweeps.check import Cost
 from cifar_lightning.sweeps.execute import Outcome, RunDiedError, execute
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
@@ -21,8 +22,6 @@ __all__ = ["launch"]
 
 logger = logging.getLogger(__name__)
 
-NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Where this variable is 0, as on those systems, Ray's processes listen on loopback alone."""
 TOKEN = (
     "\nSomething listens there. If it is a cluster with a token (Ray 2.59 and newer), copy ~/.ray/auth_token from its "
     "first machine to this one, and set RAY_AUTH_MODE=token: see docs/sweeps.md."
@@ -115,7 +114,7 @@ def start_ray(address: str | None) -> Any:
         ValueError: when it is not installed, or there is nothing at the address.
     """
     if address is None:
-        os.environ.setdefault(NO_CLUSTER, "0")  # Ray looks at it when it is imported
+        os.environ.setdefault(RAY_NO_CLUSTER, "0")  # Ray looks at it when it is imported
     try:
         import ray
     except ImportError as error:
@@ -125,7 +124,7 @@ def start_ray(address: str | None) -> Any:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
         # Ray would give its workers the lowest priority, and a single busy process beside them would stop the sweep.
-        options["_system_config"] = {"worker_niceness": 0}
+        options |= RAY_NICENESS
     else:
         options["address"] = address
     where = f"a Ray cluster at `--address` {address}" if address else "Ray to start on this machine"

@@ -20,6 +20,8 @@ import jsonargparse
 import torch
 from jsonargparse import typing as numbers
 
+from cifar_lightning.private import actions_of, typehint_of
+
 __all__ = [
     "MORE_IMPORTS",
     "accepts",
@@ -67,11 +69,6 @@ CLASSES = {
     "Logger": ("logger", "lightning.pytorch.loggers.CSVLogger"),
 }
 """Names of base classes, in words, and an example of each."""
-
-
-def typehint_of(action: argparse.Action | None) -> Any:
-    """The type of an option; None for a group of options, and where there is none."""
-    return getattr(action, "_typehint", None)
 
 
 def parts(typehint: Any) -> list[Any]:
@@ -266,10 +263,10 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
 
 def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     """The options of a parser that take a value, by their dotted names."""
-    names = [action.dest for action in parser._actions]
+    names = [action.dest for action in actions_of(parser)]
     return {
         action.dest: action
-        for action in parser._actions
+        for action in actions_of(parser)
         if action.dest not in (argparse.SUPPRESS, "help", "config", "print_config", "subcommand")
         and not action.dest.endswith(".help")
         and (typehint_of(action) or not any(name.startswith(f"{action.dest}.") for name in names))  # no group
