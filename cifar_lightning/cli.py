@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, get_type_hints
 
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -16,13 +17,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning import imports, models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
-from cifar_lightning.callbacks.layers import LayerLogger
+from cifar_lightning.callbacks.layer_logger import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
@@ -44,6 +45,7 @@ from cifar_lightning.continuing import check_changes, nothing_left
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.files import check_folder_name, expand_options, not_written
 from cifar_lightning.library_errors import naming_the_option
+from cifar_lightning.metrics import METRICS
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
@@ -51,7 +53,7 @@ from cifar_lightning.rendezvous import rendezvous_on_loopback, report_lost_proce
 from cifar_lightning.trainer_options import check_trainer, progress_callbacks, run_profiler, script_strategy
 from cifar_lightning.usage.items import given_options
 from cifar_lightning.usage.parser import Parser, parse_line
-from cifar_lightning.usage.typehints import allow_imports
+from cifar_lightning.usage.typehints import classes_of, import_path
 
 __all__ = ["CifarCLI", "run_trainer"]
 
@@ -116,7 +118,7 @@ class CifarCLI(LightningCLI):
         self.nothing_left = ""
         if process_rank():
             end_with_parent()  # otherwise it would wait for the others after the first process has ended
-        allow_imports()
+        imports.allow([])
         with self._releasing():
             super().__init__(
                 ImageClassifier,
@@ -198,7 +200,12 @@ class CifarCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, the configuration of `--run` before all other options."""
-        self.config = parse_line(parser, with_run_config(args))
+        args = with_run_config(args)
+        self.config = parse_line(parser, args)
+        model = self.config.model
+        if model.init_args.net is None:  # the configuration says which network it is
+            (preset,) = classes_of(get_type_hints(resolve_name(model.class_path).__init__)["net"])
+            self.config = parse_line(parser, [*args, f"--model.net={import_path(preset)}"])
 
     def before_instantiate_classes(self) -> None:
         """Resolve options that depend on others (precision, inference mode), and check them."""
@@ -258,7 +265,9 @@ class CifarCLI(LightningCLI):
     def _find_place(self) -> None:
         """Find the checkpoint to load and the folder to write into; check that a continued run keeps its options."""
         config = self.config
-        self.name = config.name or type(self.model).__name__.removesuffix("Classifier").lower()
+        self.model.check_net(self.datamodule.image_sizes)
+        named_after = self.model.net if type(self.model) is ImageClassifier else self.model
+        self.name = config.name or type(named_after).__name__.removesuffix("Classifier").lower()
         check_folder_name("name", self.name, nested=True)
         self.ckpt_path, resumed = self._checkpoint()
         if config.trainer.fast_dev_run:
@@ -280,10 +289,11 @@ class CifarCLI(LightningCLI):
         run = Path(self.config.run) if self.config.run else None
         if run is None and given in ("best", "last"):
             run = runs.newest_run(Path(self.config.save_dir) / self.name)
-        if self.command == "fit" and run is not None and given is None and not runs.has_checkpoint(run):
+        starts = self.command == "fit" and given is None
+        if starts and run is not None and not runs.Run(run).checkpoint_path("last").is_file():
             return None, run  # it ended before its first checkpoint, and starts again
         if run is not None and given in (None, "best", "last"):
-            given = runs.checkpoint_path(run, given or ("last" if self.command == "fit" else "best"))
+            given = runs.Run(run).checkpoint(given or ("last" if self.command == "fit" else "best"))
         if given is None:
             if self.command != "fit":
                 raise ValueError(
@@ -368,7 +378,7 @@ class CifarCLI(LightningCLI):
         for stage in (command, *(["test"] if self.tests else [])):
             check_trainer(self.trainer, stage)
         rendezvous_on_loopback(self.trainer)
-        alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
+        alone = runs.run_lock(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
         with naming_the_option(self.config), alone, report_lost_process(self.trainer, self.run_folder):
             try:
                 ckpt_path = self.ckpt_path and str(self.ckpt_path)
@@ -389,9 +399,10 @@ class CifarCLI(LightningCLI):
     def _report(self, split: str) -> None:
         """Log the metrics of a split."""
         metrics = self.trainer.callback_metrics
-        names = {"acc": "accuracy", "loss": "loss", "f1": "macro F1", "ece": "calibration error"}
         parts = [
-            f"{words} {metrics[f'{split}/{key}']:.4f}" for key, words in names.items() if f"{split}/{key}" in metrics
+            f"{measure.words} {metrics[f'{split}/{name}']:.4f}"
+            for name, measure in METRICS.items()
+            if f"{split}/{name}" in metrics
         ]
         images = "SYNTHETIC images" if self.datamodule.is_synthetic else "images"
         if parts:

@@ -45,6 +45,7 @@ commands:
 
 options:
   -h, --help        Show this text; after a command, its options.
+  --allow MODULE    Allow a module of your own that a configuration names. May stand anywhere.
   --debug           Show errors with their traceback. May stand anywhere.
 
 Start with `cifar-lightning fit --config configs/cnn.yaml --test`. `python -m cifar_lightning` is the same program."""

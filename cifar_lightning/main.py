@@ -43,7 +43,7 @@ def dispatch(args: list[str]) -> int:
     Raises:
         UsageError: for a line without a command, or with options that have no place before it.
     """
-    items = list(given_options(args))
+    items = [item for item in given_options(args) if item.option != "--allow"]
     at = next((place for place, item in enumerate(items) if not item.option), len(items))
     name = items[at].value if at < len(items) else None
     early = [item.option for item in items[:at]]
@@ -59,6 +59,9 @@ def dispatch(args: list[str]) -> int:
     command = command or COMMANDS[name]
     if early and not command.whole_line:
         raise UsageError(no_command(items, at))
+    from cifar_lightning import imports
+
+    args = imports.named_on_line(args)
     function: Callable[[list[str]], int] = resolve_name(f"cifar_lightning.{command.function}")
     set_up_logging()  # after the imports, in which Lightning adds handlers of its own
     return function(args if command.whole_line else rest)

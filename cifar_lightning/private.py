@@ -15,8 +15,6 @@ __all__ = [
     "CPU_OUT_OF_MEMORY",
     "GLOO_ERROR",
     "NOISE",
-    "RAY_NICENESS",
-    "RAY_NO_CLUSTER",
     "TENSORBOARD_THREAD",
     "TRIED_TYPES",
     "UNWRITTEN",
@@ -75,10 +73,6 @@ COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 """Modules whose exceptions come from torch.compile; they share no base class."""
 TRIED_TYPES = "exceptions"
 """Local variable of jsonargparse with the errors of all types that it tried; it keeps the first alone as the cause."""
-RAY_NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Variable that makes the processes of Ray listen on loopback alone where it is 0. No option of `ray.init` does."""
-RAY_NICENESS = {"_system_config": {"worker_niceness": 0}}
-"""Arguments of `ray.init` that leave the priority of workers as it is; by default a busy process starves them."""
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
 
@@ -108,6 +102,7 @@ WARNINGS = (
     ".*accumulate_grad_batches != 1.* and overriding.*",  # the hook is meant to run at each optimizer step
     ".*requested to overfit but enabled.*",  # the data module keeps one order; Lightning does not know its loader
     ".*torch.jit.trace.* is deprecated.*",  # how torch's TensorBoard writer makes the graph
+    ".*might cause the trace to be incorrect.*",  # the graph is drawn and never run
 )
 """Warnings of the libraries that do not apply here, each with the reason."""
 NOISE = (

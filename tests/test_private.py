@@ -97,15 +97,6 @@ def test_the_cpu_runs_out_of_memory_with_this_text():
     assert private.CPU_OUT_OF_MEMORY in str(caught.value).lower()
 
 
-def test_ray_knows_its_names():
-    pytest.importorskip("ray")
-    assert private.RAY_NO_CLUSTER in source("ray._private.ray_constants", "ray._private.services")
-    (name,) = private.RAY_NICENESS
-    assert f'"{name}"' in source("ray._private.worker")
-    raylet = Path(str(find_spec("ray").origin)).parent / "core/src/ray/raylet/raylet"
-    assert b"worker_niceness" in raylet.read_bytes()
-
-
 WRITERS = (
     "lightning.fabric.utilities.seed",
     "lightning.pytorch.callbacks.gradient_accumulation_scheduler",
@@ -126,6 +117,7 @@ WRITERS = (
     "lightning.pytorch.utilities.model_summary.model_summary",
     "matplotlib._text_helpers",
     "PIL.Image",
+    "torch._tensor",
     "torch.jit._trace",
     "torch.utils._pytree",
 )
