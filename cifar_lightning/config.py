@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cifar_lightning import imports, runs
 from cifar_lightning.files import expand_arguments
 from cifar_lightning.metrics import direction, metric_names
+from cifar_lightning.private import UNWRITTEN
 
 __all__ = [
     "CALLBACK_DEFAULTS",
@@ -180,10 +181,6 @@ def hyperparameters(text: str) -> dict[str, Any]:
     }
 
 
-UNWRITTEN = "Unable to serialize instance"
-"""How jsonargparse starts the text in place of a value that it cannot write."""
-
-
 def recorded(parser: LightningArgumentParser, config: Any) -> str:
     """Return the configuration of a run as YAML: enough to repeat it, and checked to be read back.
 
@@ -268,7 +265,7 @@ def portable(config: Any) -> Any:
     config = config.clone()
     for key in ("run", "ckpt_path", "version"):
         config[key] = None
-    for key in ("config", "save_dir"):
+    for key in ("config", "save_dir", "test"):
         config.pop(key, None)
     for group in ("checkpoint", "early_stopping"):
         config[group].mode = "auto"  # as resolved: another metric may have another direction

@@ -20,6 +20,7 @@ from cifar_lightning.callbacks.timing import Timing
 from cifar_lightning.config import hyperparameters, with_findings
 from cifar_lightning.metrics import METRICS, epoch_metrics
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.private import add_summary
 from cifar_lightning.runs import flatten
 from cifar_lightning.settings import is_setting
 
@@ -104,7 +105,7 @@ class TensorBoardRecords(Callback):
         params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in pl_module.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
-            writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
+            add_summary(writer, summary)
 
     def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Log the final metrics of the training; the monitored metric is that of the best checkpoint."""
