@@ -8,7 +8,6 @@ import json
 import warnings
 from enum import Enum
 from inspect import isfunction
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
-from cifar_lightning import runs
+from cifar_lightning import imports, runs
 from cifar_lightning.files import expand_arguments
 from cifar_lightning.metrics import direction, metric_names
 
@@ -259,5 +258,9 @@ def with_run_config(args: list[str]) -> list[str]:
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:
-            return [*args[:1], "--config", str(runs.config_path(Path(run))), *args[1:]]
+            given = runs.Run(run)
+            imports.use_source_of(given.folder)
+            is_current = given.config == given.recorded_config
+            config = str(given.config_path) if is_current else yaml.safe_dump(given.config)
+            return [*args[:1], "--config", config, *args[1:]]
     return args

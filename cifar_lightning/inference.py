@@ -17,14 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cifar_lightning import CLASSES
+from cifar_lightning import CLASSES, load
 from cifar_lightning.analysis.style import image_array
 from cifar_lightning.data.pictures import UnreadableError, find_pictures, load_picture, readable
 from cifar_lightning.files import user_path, write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
 from cifar_lightning.pages import render
-from cifar_lightning.trained import load_trained
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["predict_pictures"]
@@ -66,7 +65,7 @@ def predict_pictures(args: list[str]) -> int:
     """
     parsed = parser().parse_args(args)
     paths = find_pictures(parsed.images)
-    model, _ = load_trained(parsed.run)
+    model = load(parsed.run)
     read: list[Path] = []
     images: list[Tensor] = []
     for path, image in zip(paths, load_pictures(paths), strict=True):

@@ -25,7 +25,7 @@ from lightning.pytorch import Trainer, callbacks
 from cifar_lightning.__main__ import main
 
 TINY = (
-    *("--model", "MLPClassifier", "--model.widths", "[16]", "--data.source", "synthetic", "--data.synthetic_train"),
+    *("--model", "MLPClassifier", "--model.net.widths", "[16]", "--data.source", "synthetic", "--data.synthetic_train"),
     *("500", "--data.synthetic_test", "100", "--data.val_size", "100", "--data.batch_size", "100"),
     *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"),
     *("--figures.every_n_epochs", "0", "--layers.every_n_steps", "0"),

@@ -34,6 +34,12 @@ def test_recipes_instantiate_with_what_they_say(recipe):
     assert 45_000 % said["data"]["batch_size"] == 50_000 % said["data"]["batch_size"] == 0
 
 
+def test_validation_decides_unless_told_otherwise():
+    trainer = Parts(["fit", "--model", "MLPClassifier"]).trainer
+    for callback in (trainer.checkpoint_callback, trainer.early_stopping_callback):
+        assert (callback.monitor, callback.mode) == ("val/acc", "max")
+
+
 @pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.stem not in ("gpu", "ddp")], ids=ids)
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
 def test_overlays_change_what_they_say_and_nothing_else(recipe, overlay):
@@ -95,8 +101,8 @@ SELF_EXPLANATORY = {
 def test_overfit_learns_its_images_by_heart():
     args = ["--config", str(CONFIGS / "cnn.yaml"), "--config", str(CONFIGS / "overlays/overfit.yaml")]
     small = [
-        "--model.widths=[16, 32]",
-        "--model.depths=[1, 1]",
+        "--model.net.widths=[16, 32]",
+        "--model.net.depths=[1, 1]",
         "--data.source=synthetic",
         "--data.synthetic_train=500",
     ]

@@ -7,8 +7,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import CNN, MLP, fit
 
+from cifar_lightning import models
 from cifar_lightning.__main__ import main
-from cifar_lightning.models.cnn import CNNClassifier
 
 
 def scalars(run) -> dict[str, dict[int, float]]:
@@ -23,7 +23,8 @@ def test_norms_and_activations_are_those_of_the_network():
     assert set(found["step/gradient_norm"]) == {5, 10}
     assert set(found["layer_dead_units/stage1.conv1"]) == {5, 10}
     # With a learning rate of zero the weights at the end are those of every step.
-    model = CNNClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt", widths=[8, 8])
+    model = models.CNNClassifier(models.CNN([8, 8]))
+    model.load_state_dict(torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
     names = [name.removesuffix(".weight") for name, p in model.net.named_parameters() if p.ndim > 1]
     assert {tag for tag in found if tag.startswith("layer_weight_norm/")} == {
         f"layer_weight_norm/{name}" for name in names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cifar_lightning.models.network import Network
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
@@ -13,7 +14,6 @@ from cifar_lightning.analysis.attribution import grad_cam, saliency
 from cifar_lightning.analysis.probes import plot_probes, probe_accuracy
 from cifar_lightning.models.cnn import CNN
 from cifar_lightning.models.mlp import MLP
-from cifar_lightning.models.network import Network
 from cifar_lightning.models.resnet import ResNet
 
 NETWORKS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from pathlib import Path
@@ -23,7 +22,7 @@ from cifar_lightning.analysis.confusion import class_scores
 from cifar_lightning.pages import Picture, Section, Text
 from cifar_lightning.report import sections
 from cifar_lightning.report.examination import Examination
-from cifar_lightning.report.run import load_run, read_history
+from cifar_lightning.report.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +160,9 @@ def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
 def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypatch):
     import cifar_lightning.data.datamodule as datamodule
 
-    original = datamodule.synthetic_split
+    original = datamodule.synthetic_images
     asked = []
-    monkeypatch.setattr(datamodule, "synthetic_split", lambda part, *rest: asked.append(part) or original(part, *rest))
+    monkeypatch.setattr(datamodule, "synthetic_images", lambda part, *rest: asked.append(part) or original(part, *rest))
     assert main(["report", "--run", str(runs / "mlp/v"), "--images", "6"]) == 0
     assert set(asked) == {"train"}
     page = check_page(runs / "mlp/v/report")
@@ -215,16 +214,6 @@ def test_a_history_that_is_no_table_of_numbers(runs, capsys):
     (runs / "cnn/v/metrics.csv").write_text("epoch,train/acc\n0,many\n")
     assert main(["report", "--run", str(runs / "cnn/v")]) == 2
     assert "Expected numbers in" in capsys.readouterr().err
-
-
-def test_a_history_has_gaps_where_nothing_was_measured(tmp_path):
-    path = tmp_path / "metrics.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["epoch", "val/acc"], ["0", "0.5"], ["1", ""]])
-    history = read_history(path)
-    assert history["epoch"] == [0, 1]
-    assert np.isnan(history["val/acc"][1])
-    assert read_history(tmp_path / "none.csv") == {}
 
 
 def test_every_class_is_named():

@@ -11,7 +11,7 @@ from tiny import CNN, DATA, fit
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
 from cifar_lightning.analysis.figures import FIGURES
-from cifar_lightning.callbacks.records import flatten
+from cifar_lightning.callbacks.records import table_row
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +79,16 @@ def test_hparams_end_in_final_metrics(events):
     assert [point.value for point in events.Scalars("hp/val/acc")] == [pytest.approx(best)]
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    assert start.hparams["model.widths"].string_value == "[8, 8]"
+    assert start.hparams["model.net.widths"].string_value == "[8, 8]"
     assert start.hparams["model.optimizer.lr"].number_value == pytest.approx(0.1)
     assert start.hparams["params"].number_value > 0
 
 
-def test_flatten_joins_keys_and_keeps_plain_values():
+def test_hyperparameters_are_numbers_and_texts():
     tree = {"model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}}, "seed": 3, "x": None}
-    assert flatten(tree) == {
+    assert table_row(tree) == {
         "model": "A",
-        "model.widths": "[1, 2]",
+        "model.net.widths": "[1, 2]",
         "model.flag": "True",
         "seed": 3,
         "x": "None",

@@ -18,8 +18,8 @@ DATA = (
 )
 BARE = ("--figures.every_n_epochs=0", "--layers.every_n_steps=0")
 """No figures, which take most of the time of a tiny training."""
-MLP = ("--model", "MLPClassifier", "--model.widths", "[32]")
-CNN = ("--model", "CNNClassifier", "--model.widths", "[8, 8]", "--model.dropout", "0.2")
+MLP = ("--model", "MLPClassifier", "--model.net.widths", "[32]")
+CNN = ("--model", "CNNClassifier", "--model.net.widths", "[8, 8]", "--model.net.dropout", "0.2")
 
 
 def fit(*args: object) -> Path:

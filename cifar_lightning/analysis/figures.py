@@ -20,7 +20,7 @@ from cifar_lightning.analysis.confusion import plot_confusion
 from cifar_lightning.analysis.filters import plot_filters
 from cifar_lightning.analysis.gallery import plot_predictions
 from cifar_lightning.analysis.mistakes import confident_mistakes
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 
 __all__ = ["FIGURES", "Evaluated", "filter_kinds"]
@@ -122,7 +122,7 @@ def filter_kinds(net: nn.Module) -> dict[str, Tensor]:
 
 def feature_maps(shown: Evaluated) -> Figure | str:
     """Draw the outputs of each layer for two of the images."""
-    rows = evenly(len(shown.labels), FEATURE_MAP_IMAGES)
+    rows = evenly_spaced(len(shown.labels), FEATURE_MAP_IMAGES)
     _, outputs = layer_outputs(shown.net, introspection.layers(shown.net), shown.inputs(rows))
     if not outputs:
         return "the network has no layers whose outputs can be drawn"
@@ -132,7 +132,7 @@ def feature_maps(shown: Evaluated) -> Figure | str:
 
 def predictions(shown: Evaluated) -> Figure:
     """Draw images, the same ones each time, with their predictions."""
-    return shown.gallery(evenly(len(shown.labels), shown.gallery_images), "Predictions", count_wrong=True)
+    return shown.gallery(evenly_spaced(len(shown.labels), shown.gallery_images), "Predictions", count_wrong=True)
 
 
 def mistakes(shown: Evaluated) -> Figure | str:

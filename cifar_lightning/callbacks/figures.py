@@ -21,7 +21,7 @@ from cifar_lightning.analysis.figures import FIGURES, Evaluated
 from cifar_lightning.analysis.style import save_figure
 from cifar_lightning.callbacks.context import as_classifier, data_of, gathered, run_folder
 from cifar_lightning.data.loader import Batch
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 
@@ -177,7 +177,7 @@ class FigureLogger(Callback):
         val = data_of(trainer).val
         if val is None or not len(val):
             return
-        rows = evenly(len(val), PROJECTOR_IMAGES)
+        rows = evenly_spaced(len(val), PROJECTOR_IMAGES)
         with weights_in(model.net, None):
             # In the small batches of an evaluation, which need no more memory than the training did.
             batches = [val.images[part].to(model.device) for part in rows.split(data_of(trainer).eval_batch_size)]

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from cifar_lightning.analysis.activations import layer_outputs, layer_statistics
 from cifar_lightning.callbacks.context import as_classifier, data_of
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 
 __all__ = ["LayerLogger"]
@@ -77,7 +77,7 @@ class LayerLogger(Callback):
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         if not fitting or batch_idx or self.every_n_steps == 0 or val is None or not trainer.is_global_zero:
             return
-        chosen = evenly(len(val), self.images)
+        chosen = evenly_spaced(len(val), self.images)
         images = model.normalize(val.images[chosen].to(model.device))
         rows: dict[str, float] = {}
         for name, output in layer_outputs(model.net, introspection.layers(model.net), images)[1].items():

@@ -17,9 +17,10 @@ from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.imports import keep_source
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
-from cifar_lightning.runs import CONFIG, read_result, write_result
+from cifar_lightning.runs import COMPLETED, CONFIG, FAILED, INTERRUPTED, Run, write_result
 
 __all__ = ["RunResult"]
 
@@ -68,7 +69,7 @@ class RunResult(Callback):
             "precision": str(trainer.precision),
             "peak_rss_bytes": environment.peak_rss_bytes(),
         }
-        seen = read_result(self.run)
+        seen = Run(self.run).result
         write_result(
             self.run,
             name=self.name,
@@ -148,11 +149,12 @@ class RunResult(Callback):
     def _write_config(self, trainer: Trainer) -> None:
         self._recorded = True
         if trainer.is_global_zero:
+            keep_source(self.run)
             write_text_atomic(self.run / CONFIG, with_findings(self.config, trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the entry "fit" and the status."""
-        found = ending(trainer) or Ending("completed")
+        found = ending(trainer) or Ending(COMPLETED)
         cut_short = self._images > 0 and not trainer.is_last_batch  # by max_steps
         everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         entry = {
@@ -174,7 +176,7 @@ class RunResult(Callback):
         if self.run.is_dir() and any(self.run.iterdir()):
             stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
             about = {
-                "status": "interrupted" if stopped else "failed",
+                "status": INTERRUPTED if stopped else FAILED,
                 "stopped_by": exception.cause if isinstance(exception, Interrupted) else None,
                 "error": (str(exception) if isinstance(exception, Interrupted) else repr(exception))[:500],
                 "diverged": isinstance(exception, NotFiniteError) or None,

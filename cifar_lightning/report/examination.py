@@ -15,7 +15,7 @@ from cifar_lightning.analysis.calibration import Reliability, fit_temperature, r
 from cifar_lightning.analysis.cost import LayerCost, layer_costs
 from cifar_lightning.analysis.figures import Evaluated
 from cifar_lightning.analysis.probes import probe_accuracy
-from cifar_lightning.data.split import Split, evenly
+from cifar_lightning.data.split import ImageSet, evenly_spaced
 from cifar_lightning.metrics import METRICS, ClassificationMetrics
 from cifar_lightning.models import introspection
 from cifar_lightning.report.run import LoadedRun
@@ -110,7 +110,7 @@ class Examination:
         return sum(parameter.numel() for parameter in self.net.parameters())
 
     @cached_property
-    def _shown(self) -> Split:
+    def _shown(self) -> ImageSet:
         return self.run.split(self.split)
 
     @property
@@ -252,7 +252,7 @@ class Examination:
     def probes(self) -> dict[str, float]:
         """Accuracy of a linear classifier on the pixels and on the output of each layer, fitted to training images."""
         train = self.run.split("train")
-        rows = evenly(len(train), PROBE_IMAGES)
+        rows = evenly_spaced(len(train), PROBE_IMAGES)
         features = self._evaluate(train.images[rows], self.layers)[1]
         return {
             name: probe_accuracy((features[name], train.labels[rows]), (output, self.labels))
@@ -262,7 +262,7 @@ class Examination:
     @cached_property
     def embedded(self) -> Tensor:
         """int64 (M,), the images in the map of the features, spread evenly over the split."""
-        return evenly(len(self.labels), EMBEDDED_IMAGES)
+        return evenly_spaced(len(self.labels), EMBEDDED_IMAGES)
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -297,7 +297,7 @@ class Examination:
 
     @property
     def _measured(self) -> Tensor:
-        return self.inputs(evenly(len(self.labels), MEASURED_IMAGES))
+        return self.inputs(evenly_spaced(len(self.labels), MEASURED_IMAGES))
 
     def _evaluate(self, images: Tensor, layers: dict[str, nn.Module]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits of images, and the features of the pixels and of some layers."""

@@ -8,7 +8,7 @@ from cifar_lightning.analysis.explain import plot_embedding, plot_explanations
 from cifar_lightning.analysis.figures import FIGURES, filter_kinds
 from cifar_lightning.analysis.mistakes import confident_mistakes
 from cifar_lightning.analysis.probes import plot_probes
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.pages import Block, Picture, Section, Table, Text
 from cifar_lightning.report.examination import Examination
 
@@ -80,7 +80,7 @@ def linear_probes(exam: Examination) -> Section:
 def saliency(exam: Examination) -> Section:
     """Return where the network looks, in images that it gets right and in its most confident mistakes."""
     kinds = {
-        "hits": ("Correct predictions", exam.correct[evenly(len(exam.correct), EXPLAINED_IMAGES)]),
+        "hits": ("Correct predictions", exam.correct[evenly_spaced(len(exam.correct), EXPLAINED_IMAGES)]),
         "misses": (
             "Most confident mistakes",
             confident_mistakes(exam.probabilities, exam.labels, EXPLAINED_IMAGES),

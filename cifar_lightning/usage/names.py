@@ -80,8 +80,8 @@ USUAL_NAMES = {
     "scheduler": "<model.schedule>",
     "lr_scheduler": "<model.schedule>",
     "opt": "<model.optimizer>",
-    "hidden_sizes": "<model.widths>",
-    "hidden_dims": "<model.widths>",
+    "hidden_sizes": "<model.net.widths>",
+    "hidden_dims": "<model.net.widths>",
     "early_stop": "<early_stopping.patience>",
 }
 """Usual names of options in other programs."""
