@@ -26,9 +26,8 @@ from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
-from cifar_lightning.callbacks.seeding import StepSeed
-from cifar_lightning.callbacks.steps import StepCurves
-from cifar_lightning.callbacks.throughput import Throughput
+from cifar_lightning.callbacks.steps import StepCurves, StepSeed
+from cifar_lightning.callbacks.timing import Timing
 from cifar_lightning.config import (
     CALLBACK_DEFAULTS,
     TRAINER_DEFAULTS,
@@ -249,20 +248,22 @@ class CifarCLI(LightningCLI):
             if isinstance(callback, RunCheckpoint) and self.run_folder is not None:
                 callback.dirpath = str((self.run_folder / runs.CHECKPOINTS).absolute())
                 callback.continues = self.continues
+        timing = Timing()
         if config["enable_progress_bar"] is not False:
-            callbacks += progress_callbacks(config["callbacks"])
+            callbacks += progress_callbacks(config["callbacks"], timing)
         config["profiler"] = run_profiler(config["profiler"], self.run_folder)
         config["strategy"] = script_strategy(config["strategy"])
-        callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), Throughput(), StepCurves()]
+        callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), StepCurves()]
         if self.run_folder is not None:
             callbacks += [
                 MetricsCSV(self.run_folder / runs.HISTORY),
-                TensorBoardRecords(self.config_text),
-                PredictionWriter(self.run_folder / "predictions"),
-                RunResult(self.run_folder, self.name, parsed.seed_everything, self.config_text, self.continues),
+                TensorBoardRecords(self.config_text, timing),
+                PredictionWriter(self.run_folder / runs.PREDICTIONS),
+                RunResult(self.run_folder, self.name, parsed.seed_everything, self.config_text, timing, self.continues),
             ]
             if config["enable_checkpointing"] is not False:
                 callbacks.append(LastCheckpoint(self.run_folder, parsed.checkpoint_every_n_steps, self.continues))
+        callbacks.append(timing)
         return super()._instantiate_trainer(config, callbacks)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
