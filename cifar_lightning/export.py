@@ -73,8 +73,7 @@ def export(args: list[str]) -> Path:
             answers than the checkpoint; then it is not kept.
     """
     parsed = parser().parse_args(args)
-    model, data = load_trained(parsed.run)
-    model.cpu()
+    model, data = load_trained(parsed.run, device="cpu")
     path = parsed.output or parsed.run / f"model{SUFFIXES[parsed.format]}"
     if not path.parent.is_dir():
         raise ValueError(f"Expected `--output` in a folder that exists, got {path}.")

@@ -13,7 +13,7 @@ from cifar_lightning.data.augment import Augmentation
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.folders import ClassFolders
 from cifar_lightning.data.sources import default_root
-from cifar_lightning.models import MLPClassifier
+from cifar_lightning.models import MLP, MLPClassifier
 
 SIZES = {"val_size": 20, "batch_size": 16, "eval_batch_size": 7}
 
@@ -63,7 +63,7 @@ def synthetic_data(**options) -> CIFAR10DataModule:
 def test_training_and_validation_never_read_the_test_images(make_trainer, root, splits_read):
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"no image")  # reading one fails
-    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier([4])
+    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=2)
     trainer.fit(model, data)
     trainer.validate(model, data, verbose=False)
@@ -77,7 +77,7 @@ def test_training_and_validation_never_read_the_test_images(make_trainer, root, 
 @pytest.mark.parametrize("stage", ["test", "predict"])
 def test_evaluation_reads_the_test_images_alone(make_trainer, root, splits_read, stage):
     data = CIFAR10DataModule(str(root), **SIZES)
-    getattr(make_trainer(), stage)(MLPClassifier([4]), data)
+    getattr(make_trainer(), stage)(MLPClassifier(MLP([4])), data)
     assert splits_read == {"loaded": ["test"], "decoded": ["test"]}
     assert data.train is data.val is None
     assert len(data.test) == 20
@@ -93,7 +93,7 @@ def test_without_a_trainer_both_splits_are_prepared(root, splits_read):
 
 
 def test_images_are_read_once_however_many_stages_follow(make_trainer, root, splits_read):
-    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier([4])
+    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, data)
     first = data.train
@@ -157,7 +157,7 @@ def test_a_validation_split_of_all_images(root):
 def test_without_a_validation_split_there_is_no_loader(make_trainer, root):
     data = CIFAR10DataModule(str(root), val_size=0, batch_size=16)
     trainer = make_trainer(max_epochs=1)
-    trainer.fit(MLPClassifier([4]), data)
+    trainer.fit(MLPClassifier(MLP([4])), data)
     assert data.val_dataloader() == []
     assert len(data.train) == 60
     assert not any(name.startswith("val/") for name in trainer.callback_metrics)
@@ -181,7 +181,7 @@ def test_only_training_images_are_augmented(make_trainer, root):
 
     record = Record()
     data = CIFAR10DataModule(str(root), **SIZES, cutout_px=8)
-    make_trainer(max_epochs=1, callbacks=[record]).fit(MLPClassifier([4]), data)
+    make_trainer(max_epochs=1, callbacks=[record]).fit(MLPClassifier(MLP([4])), data)
     assert torch.equal(torch.cat([batch.images for batch in record.val]), data.val.images)
     assert torch.equal(torch.cat([batch.labels for batch in record.val]), data.val.labels)
     assert [len(batch.labels) for batch in record.val] == [6, 7, 7]
@@ -218,7 +218,7 @@ def test_an_augmentation_of_ones_own_is_one_class(make_trainer, root):
 
     def train(**options) -> tuple[torch.Tensor, torch.Tensor, CIFAR10DataModule]:
         record, data = Record(), CIFAR10DataModule(str(root), **SIZES, cutout_px=8, seed=2, **options)
-        make_trainer(max_epochs=2, callbacks=[record]).fit(MLPClassifier([4]), data)
+        make_trainer(max_epochs=2, callbacks=[record]).fit(MLPClassifier(MLP([4])), data)
         assert all(torch.equal(b.images, data.val.images[b.indices]) for b in record.val)
         return *(torch.cat(column) for column in list(zip(*record.train, strict=True))[::2]), data
 
@@ -323,7 +323,7 @@ def test_a_description_holds_what_was_read(root):
 
 def test_no_data_is_an_error_that_names_the_alternatives(make_trainer, tmp_path):
     with pytest.raises(ValueError, match=r"Expected `data\.root` to hold CIFAR-10[\s\S]*--data\.source synthetic"):
-        make_trainer(max_epochs=1).fit(MLPClassifier([4]), CIFAR10DataModule(str(tmp_path / "none")))
+        make_trainer(max_epochs=1).fit(MLPClassifier(MLP([4])), CIFAR10DataModule(str(tmp_path / "none")))
 
 
 def test_the_root_is_the_argument_or_the_variable_or_data(monkeypatch):

@@ -93,7 +93,7 @@ def test_a_run_without_a_checkpoint_starts_again(undisturbed):
 
 @pytest.mark.parametrize("after", [11, 19])
 def test_a_crash_in_a_callback_costs_the_epoch_at_hand_and_nothing_else(after):
-    norms = "--layers.norms_every_n_steps=1"
+    norms = "--layers.every_n_steps=1"
     crash = ("--trainer.callbacks=stopping.Fail", f"--trainer.callbacks.after={after}")
     train("cnn", "whole", norms)
     train("cnn", "part", norms, *crash, status=2)

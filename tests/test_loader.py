@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 
 from cifar_lightning.data.augment import Augmentation, StandardAugmentation
 from cifar_lightning.data.loader import Batch, BatchLoader, batch_bounds, stretch_over_epochs
-from cifar_lightning.models import MLPClassifier
+from cifar_lightning.models import MLP, MLPClassifier
 
 
 class Darken(Augmentation):
@@ -172,7 +172,9 @@ def test_lightning_sets_the_epoch_before_each(make_trainer):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             seen.append(batch.indices)
 
-    make_trainer(max_epochs=3, callbacks=[Record()]).fit(MLPClassifier([4]), loader, BatchLoader(images, labels, 20))
+    make_trainer(max_epochs=3, callbacks=[Record()]).fit(
+        MLPClassifier(MLP([4])), loader, BatchLoader(images, labels, 20)
+    )
     assert len(seen) == 12
     for epoch in range(3):
         loader.set_epoch(epoch)
@@ -247,7 +249,7 @@ LABELS = torch.arange(6)
 def test_wrong_batches_are_caught_before_the_first_step(make_trainer, data, monkeypatch, stage, batch, message):
     loader = "train" if stage == "fit" else stage.replace("validate", "val")
     monkeypatch.setattr(data, f"{loader}_dataloader", lambda: OneBatch(batch))
-    model, trainer = MLPClassifier([4]), make_trainer(max_epochs=1)
+    model, trainer = MLPClassifier(MLP([4])), make_trainer(max_epochs=1)
     with pytest.raises(ValueError, match="Expected the data loader to yield batches of CIFAR-10") as caught:
         getattr(trainer, stage)(model, data)
     assert message in str(caught.value)
@@ -257,4 +259,4 @@ def test_wrong_batches_are_caught_before_the_first_step(make_trainer, data, monk
 def test_wrong_batches_to_validate_on_are_caught_as_well(make_trainer, data, monkeypatch):
     monkeypatch.setattr(data, "val_dataloader", lambda: OneBatch(Batch(PIXELS, LABELS + 5, LABELS)))
     with pytest.raises(ValueError, match="labels go from 5 to 10"):
-        make_trainer(max_epochs=1).fit(MLPClassifier([4]), data)
+        make_trainer(max_epochs=1).fit(MLPClassifier(MLP([4])), data)

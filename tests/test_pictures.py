@@ -82,7 +82,7 @@ def test_every_file_is_read_correctly_or_reported_as_skipped(made, shown, caplog
     assert [row["file"] for row in as_json] == names
     page = Path("out/images.html").read_text(encoding="utf-8")
     in_page = [html.unescape(name) for name in re.findall(r"<small>(.*?)</small>", page)]
-    assert in_page == names[: inference.SHOWN]
+    assert in_page == names[: inference.MAX_GALLERY]
 
     images = torch.cat(shown).permute(0, 2, 3, 1).numpy().astype(int)
     wrong = {

@@ -10,12 +10,15 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from scipy import stats
+from torch.nn import functional as F
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import pareto_front, plot_cost
+from cifar_lightning.analysis.charts import pareto_front, plot_cost
 from cifar_lightning.analysis.statistics import Summary
+from cifar_lightning.callbacks.predictions import predictions_csv
 from cifar_lightning.sweeps.compare import compare
 from cifar_lightning.sweeps.dependence import plateau
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
@@ -56,7 +59,7 @@ def logs() -> Path:
 
 def test_groups_differ_in_their_settings_and_their_runs_in_their_seeds(logs):
     groups = group_runs(read_runs([logs]))
-    found = {(g.point["model.init_args.optimizer.init_args.lr"], *g.point["model.init_args.widths"]): g for g in groups}
+    found = {(g.point["model.optimizer.lr"], *g.point["model.widths"]): g for g in groups}
     assert found.keys() == ACCURACIES.keys()
     for key, group in found.items():
         assert group.values("test/acc") == pytest.approx({i: a + 0.01 for i, a in enumerate(ACCURACIES[key])})
@@ -99,7 +102,7 @@ def test_the_page_has_tests_and_charts_with_their_numbers(logs):
         "classes",
         "curves_val",
         "curves_gap",
-        "dependence_model_init_args_optimizer_init_args_lr",
+        "dependence_model_optimizer_lr",
     }
     assert all(Path(f"out/figures/{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert "data:image/png;base64," in Path("out/compare.html").read_text()
@@ -189,9 +192,13 @@ def test_a_plan_says_what_the_runs_stand_for(logs):
 
 def test_predictions_are_compared_image_by_image(logs):
     for name, wrong in (("lr0.1-8-0", {1, 2, 3}), ("lr0.2-8-0", {3, 4})):
-        lines = [f"{i},cat,{'dog' if i in wrong else 'cat'}" for i in (4, 3, 2, 1, 0)]
+        indices = torch.tensor([4, 3, 2, 1, 0])
+        probabilities = F.one_hot(
+            torch.tensor([CLASSES.index("dog" if i in wrong else "cat") for i in indices.tolist()]), 10
+        )
         (logs / name / "predictions").mkdir()
-        (logs / name / "predictions/test.csv").write_text("index,label,prediction\n" + "\n".join(lines) + "\n")
+        text = predictions_csv(indices, torch.full((5,), CLASSES.index("cat")), probabilities)
+        (logs / name / "predictions/test.csv").write_text(text)
     compare([str(logs)])
     text = Path("comparison/compare.md").read_text()
     assert "| lr 0.2, widths 8; lr 0.1, widths 8 | 0 | 2 | 1 | 1.0000 |" in text
@@ -268,8 +275,8 @@ NEUTRAL = {
         "enable_progress_bar": False,
         "log_every_n_steps": 1,
     },
-    "figures": {"confusion_every_n_epochs": 0},
-    "layers": {"norms_every_n_steps": 5},
+    "figures": {"every_n_epochs": 0},
+    "layers": {"every_n_steps": 5},
     "finite": {"every_n_steps": 1},
     "checkpoint_every_n_steps": 100,
     "save_dir": "/runs",

@@ -33,7 +33,7 @@ def in_memory(train: ImageSet, batch_size: int) -> Callable[[int], Tensor]:
         augmentations=[StandardAugmentation(FLIP, TRANSLATE_PX, CUTOUT_PX)],
         shuffle=True,
     )
-    normalize = MLPClassifier([]).normalize
+    normalize = MLPClassifier().normalize
 
     def epoch(index: int) -> Tensor:
         loader.set_epoch(index)

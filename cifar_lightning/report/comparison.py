@@ -1,56 +1,63 @@
-"""Several runs side by side."""
+"""Several runs on one page."""
 
 from __future__ import annotations
 
-from cifar_lightning.analysis.comparison import plot_bands, plot_dependence
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cifar_lightning.analysis.charts import plot_bands, plot_dependence
 from cifar_lightning.analysis.curves import generalisation_gap
-from cifar_lightning.report.findings import Findings
-from cifar_lightning.report.page import Picture, Section, Table
-from cifar_lightning.report.run import LoadedRun
+from cifar_lightning.pages import Picture, Section, Table
+from cifar_lightning.report.examination import Examination
+from cifar_lightning.report.sections import run_sections
 
 __all__ = ["comparison_sections"]
 
 
-def comparison_sections(runs: list[LoadedRun], found: list[Findings]) -> list[Section]:
-    """A table of results, and curves over each other."""
-    header = ["run", "split", "accuracy, %", "calibration error", "weights", "MFLOP an image", "fit, s", "gap, points"]
+def comparison_sections(exams: Sequence[Examination]) -> list[Section]:
+    """Return a comparison of runs, and then the sections of each of them."""
+    sections = [comparison(exams)]
+    for number, exam in enumerate(exams, start=1):
+        for section in run_sections(exam):
+            blocks = [
+                replace(block, name=f"run{number}_{block.name}") if isinstance(block, Picture) else block
+                for block in section.blocks
+            ]
+            sections.append(Section(f"{exam.name}: {section.title}", blocks))
+    return sections
+
+
+def comparison(exams: Sequence[Examination]) -> Section:
+    """Return a table of results, and the curves of all runs in one chart."""
     rows = []
-    for run, findings in zip(runs, found, strict=True):
-        gap = generalisation_gap(run.history)
-        seconds = run.result.get("fit", {}).get("seconds")
+    for exam in exams:
+        gap = generalisation_gap(exam.history)
+        seconds = exam.result.get("fit", {}).get("seconds")
         rows.append(
             [
-                run.name,
-                findings.split,
-                f"{100 * findings.accuracy:.2f}",
-                f"{findings.calibration.before.error:.4f}",
-                f"{sum(p.numel() for p in run.model.parameters()):,}",
-                f"{sum(cost.flops for cost in findings.costs.values()) / 1e6:,.1f}",
+                exam.name,
+                exam.split,
+                f"{100 * exam.accuracy:.2f}",
+                f"{exam.calibration.before.error:.4f}",
+                f"{exam.parameters:,}",
+                f"{sum(cost.flops for cost in exam.costs.values()) / 1e6:,.1f}",
                 "" if seconds is None else f"{seconds:,.0f}",
                 f"{100 * gap[-1]:.1f}" if gap else "",
             ]
         )
-    caption = "Each image as it is, without test-time augmentation; gap: training minus validation accuracy at the end"
-    parts = [Table(header, rows, caption)]
-    curves = {run.name: [run.history["val/acc"]] for run in runs if "val/acc" in run.history}
+    header = ["run", "split", "accuracy, %", "calibration error", "weights", "MFLOP per image", "fit, s", "gap, points"]
+    caption = "Without test-time augmentation; gap: training minus validation accuracy at the end"
     pictures = []
-    if curves:
+    if curves := {exam.name: [exam.history["val/acc"]] for exam in exams if "val/acc" in exam.history}:
         title = "Validation accuracy over the epochs"
         figure = plot_bands(curves, "accuracy, %", title)
         pictures.append(Picture("comparison_curves", figure, f"{title} of {', '.join(curves)}."))
-    pictures.append(
-        Picture(
-            "comparison_probes",
-            plot_dependence(
-                {
-                    run.name: {i / (len(f.probes) - 1): [accuracy] for i, accuracy in enumerate(f.probes.values())}
-                    for run, f in zip(runs, found, strict=True)
-                },
-                "depth, from the pixels (0) to the last hidden layer (1)",
-                "accuracy, %",
-                "Accuracy of a linear classifier on each layer",
-            ),
-            "Accuracy of linear probes over the depth of each network.",
-        )
-    )
-    return [Section("Side by side", [*parts, *pictures])]
+    probes = {
+        exam.name: {i / max(len(exam.probes) - 1, 1): [value] for i, value in enumerate(exam.probes.values())}
+        for exam in exams
+    }
+    depth = "depth, from the pixels (0) to the last hidden layer (1)"
+    title = "Accuracy of a linear classifier on each layer"
+    figure = plot_dependence(probes, depth, "accuracy, %", title)
+    pictures.append(Picture("comparison_probes", figure, f"{title}, over the depth of each network."))
+    return Section("Comparison", [Table(header, rows, caption), *pictures])

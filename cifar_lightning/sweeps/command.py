@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("sweep", type=user_path, metavar="YAML", help="the sweep; configs/sweeps/ has some")
     made.add_argument("--dry-run", action="store_true", help="show the plan and stop")
-    made.add_argument("--address", help="of a Ray cluster; default: this machine alone")
+    made.add_argument(
+        "--address", help="of a Ray cluster to run on, such as first:6379; default: this machine, without Ray"
+    )
     made.add_argument("--save_dir", type=user_path, default=Path("lightning_logs"), help="folder that every node sees")
     made.add_argument(
         "--results",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_lightning.files import user_path, write_text_atomic
-from cifar_lightning.report.page import Page, Section, Text, write_page
+from cifar_lightning.pages import Page, Section, Text, write_page
 from cifar_lightning.sweeps.dependence import dependence
 from cifar_lightning.sweeps.groups import Group, RunRecord, group_runs, read_runs
 from cifar_lightning.sweeps.sections import best_first, by_class, costs, curves, results, significance
@@ -83,7 +83,7 @@ def compare_runs(
         Section("Where the errors lie", by_class(groups)),
     ]
     images = "SYNTHETIC images" if synthetic(found) else "CIFAR-10"
-    page = Page(f"{len(found)} {title} on {images}", [section for section in sections if section.parts])
+    page = Page(f"{len(found)} {title} on {images}", [section for section in sections if section.blocks])
     path = write_page(page, output, "compare")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cifar_lightning.analysis.comparison import plot_dependence
+from cifar_lightning.analysis.charts import plot_dependence
 from cifar_lightning.analysis.statistics import summarise
-from cifar_lightning.report.page import Picture, Table
+from cifar_lightning.pages import Picture, Table
 from cifar_lightning.sweeps.groups import Group, label
 from cifar_lightning.sweeps.sections import Part, mean_of, percent, score_text, with_unit
 

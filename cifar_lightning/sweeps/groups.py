@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cifar_lightning import runs
-from cifar_lightning.report.run import read_history
 from cifar_lightning.sweeps.plan import LABEL, short
 
 __all__ = ["Group", "RunRecord", "group_runs", "read_runs"]
@@ -78,13 +75,13 @@ class RunRecord:
     @property
     def finished(self) -> bool:
         """Whether its training came to an end of its own."""
-        return self.result.get("status") in ("completed", "early_stopped")
+        return self.result.get("status") in (runs.COMPLETED, runs.EARLY_STOPPED)
 
     @property
     def diverged(self) -> bool:
         """Whether it broke off, or ended with a loss that is not finite or clearly above that of guessing."""
         loss = self.metric("train/loss")
-        return self.result.get("status") == "failed" or (
+        return self.result.get("status") == runs.FAILED or (
             self.finished and (loss is None or not math.isfinite(loss) or loss > DIVERGED)
         )
 
@@ -162,24 +159,16 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 def read_run(folder: Path, plan: dict[str, Any]) -> RunRecord:
     """One run; without a plan its point is its whole configuration."""
-    result, path = runs.read_result(folder), folder / runs.CONFIG
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    point = plan.get(folder.name) or {key: value for key, value in flat(config).items() if is_setting(key)}
-    seed = int(config.get("seed_everything") or result.get("seed") or 0)
-    return RunRecord(folder, seed, point, result, read_history(folder / runs.HISTORY))
+    run = runs.Run(folder)
+    config = run.config if (folder / runs.CONFIG).is_file() else {}
+    point = plan.get(folder.name) or {key: value for key, value in runs.flatten(config).items() if is_setting(key)}
+    seed = int(config.get("seed_everything") or run.result.get("seed") or 0)
+    return RunRecord(folder, seed, point, run.result, run.history())
 
 
 def is_setting(key: str) -> bool:
     """Return whether runs that differ in an option, named with dots, belong to different groups."""
     return not any(key == free or key.startswith(f"{free}.") for free in (*OWN, *CHANGES_NO_NUMBER))
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def group_runs(found: Sequence[RunRecord]) -> list[Group]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost
+from cifar_lightning.analysis.charts import plot_bands, plot_classes, plot_cost
 from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.metrics import direction
-from cifar_lightning.report.page import Picture, Table, Text
+from cifar_lightning.pages import Picture, Table, Text
+from cifar_lightning.runs import Run
 from cifar_lightning.sweeps.groups import Group, as_key
 
 __all__ = [
@@ -185,8 +184,9 @@ def image_by_image(groups: Sequence[Group], pairs: Sequence[tuple[str, str]]) ->
     """Rows of McNemar's test for pairs of groups, on the lowest seed whose predictions both have."""
     right: dict[str, dict[int, list[bool]]] = {}
     for group in groups:
-        read = {run.seed: hits(run.folder / "predictions/test.csv") for run in group.runs}
-        right[group.label] = {seed: answers for seed, answers in read.items() if answers}
+        found = {run.seed: Run(run.folder) for run in group.runs}
+        read = {seed: run.predictions() for seed, run in found.items() if run.predictions_path().is_file()}
+        right[group.label] = {seed: (p.labels == p.classes).tolist() for seed, p in read.items()}
     rows = []
     for first, second in pairs:
         shared = sorted(right[first].keys() & right[second].keys())
@@ -194,15 +194,6 @@ def image_by_image(groups: Sequence[Group], pairs: Sequence[tuple[str, str]]) ->
             only_first, only_second, p = mcnemar(right[first][shared[0]], right[second][shared[0]])
             rows.append([f"{first}; {second}", str(shared[0]), str(only_first), str(only_second), number(p)])
     return rows
-
-
-def hits(path: Path) -> list[bool]:
-    """Whether each test image was predicted right, in the order of the split; empty without predictions."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
-    return [row["label"] == row["prediction"] for row in rows]
 
 
 def number(p: float) -> str:
