@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cifar_lightning.models.network import Network
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
@@ -26,7 +25,7 @@ NETWORKS = {
 
 
 @pytest.fixture(params=NETWORKS)
-def case(request) -> tuple[Network, list[str]]:
+def case(request) -> tuple[nn.Module, list[str]]:
     make, names = NETWORKS[request.param]
     return make().eval(), names
 
