@@ -50,17 +50,23 @@ class LayerCost:
 def layer_costs(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, rounds: int = 5
 ) -> dict[str, LayerCost]:
-    """Measures each layer while the network runs, and what is left over as "rest".
+    """Measure the network from the end of one layer to the end of the next, and what follows the last as "rest".
 
-    A layer that contains others given (a stage and its convolutions) counts only what they do not.
+    So a layer that contains others (a stage and its convolutions) counts only what they do not, and an activation
+    counts the convolution before it. A layer that is called several times ends with the last call. Parameters count
+    once.
 
     Args:
         net: from images to logits, in eval mode.
-        layers: modules of the network by name, in the order in which they end.
+        layers: modules of the network by name. Those that are not called are left out.
         images: float (B, 3, H, W), what the network takes.
         rounds: passes to take the median of, after one that does not count.
+
+    Returns:
+        Costs by name, in the order in which the layers end.
     """
     n = len(images)
+    params = differences(watched_parameters(net, layers, images[:1]))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         ends = watched(net, layers, images, counter.get_total_flops)
     flops = differences(ends)
@@ -71,31 +77,42 @@ def layer_costs(
         for name, value in differences(ends).items():
             if index:
                 times[name].append(value)
-    seen: set[int] = set()
-    costs = {}
-    for name, module in (*layers.items(), ("rest", net)):
-        own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
-        seen |= {id(parameter) for parameter in own}
-        params = sum(parameter.numel() for parameter in own)
-        costs[name] = LayerCost(params, round(flops[name] / n), median(times[name]) / n)
-    return costs
+    return {name: LayerCost(round(params[name]), round(flops[name] / n), median(times[name]) / n) for name in flops}
+
+
+def watched_parameters(net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, float]:
+    """Return the numbers of parameters of the modules that have been called, read as in `watched`."""
+    called: dict[int, int] = {}
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        called.update((id(parameter), parameter.numel()) for parameter in module.parameters())
+
+    hooks = [module.register_forward_hook(count) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            readings = watched(net, layers, images, lambda: sum(called.values()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return readings | {"rest": sum(parameter.numel() for parameter in net.parameters())}
 
 
 def watched(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, gauge: Callable[[], float]
 ) -> dict[str, float]:
-    """Runs the network and reads a gauge that rises: before ("start"), after each layer, and after all ("rest")."""
+    """Run the network and read a counter that rises: before ("start"), after each layer, and after all ("rest")."""
     readings = {"start": gauge()}
 
     def reader(name: str) -> Callable[[nn.Module, object, object], None]:
         def read(module: nn.Module, inputs: object, output: object) -> None:
+            readings.pop(name, None)  # the last call counts, and stands last
             readings[name] = gauge()
 
         return read
 
     hooks = [module.register_forward_hook(reader(name)) for name, module in layers.items()]
     try:
-        net(images)
+        net.forward(images)  # not the compiled call, which would be compiled anew for the hooks
     finally:
         for hook in hooks:
             hook.remove()
@@ -103,13 +120,13 @@ def watched(
 
 
 def differences(readings: dict[str, float]) -> dict[str, float]:
-    """What came to the gauge since the reading before."""
+    """Return what each reading adds to the one before it."""
     names = list(readings)
     return {name: readings[name] - readings[before] for before, name in pairwise(names)}
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
+    """Return the time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
