@@ -44,8 +44,9 @@ def test_the_constants_are_those_of_the_training_images(real_root):
 
 
 def test_normalize_is_that_of_torchvision():
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # as measured, by the test before
     images, _ = images_and_labels()
-    expected = transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), CIFAR10_MEAN, CIFAR10_STD)
+    expected = transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), mean, std)
     torch.testing.assert_close(MLPClassifier(MLP([4])).normalize(images), expected, rtol=1e-5, atol=1e-5)
 
 

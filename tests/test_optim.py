@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 
 from cifar_lightning.models import CNN, MLP, ResNet, introspection
 from cifar_lightning.optim.groups import parameter_groups
-from cifar_lightning.optim.muon import QUINTIC, Muon, orthogonalize
+from cifar_lightning.optim.muon import Muon, orthogonalize
 from cifar_lightning.optim.schedule import lr_factor
 
 
@@ -85,7 +85,7 @@ def newton_schulz_on_singular_values(matrix: torch.Tensor, steps: int) -> torch.
     """The same polynomial, applied to the singular values of one matrix."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     values = values / (values.square().sum().sqrt() + 1e-7)
-    a, b, c = QUINTIC
+    a, b, c = 3.4445, -4.7750, 2.0315  # as published
     for _ in range(steps):
         values = a * values + b * values**3 + c * values**5
     return left * values @ right

@@ -1,4 +1,4 @@
-"""What each layer of a network costs: weights, floating-point operations and time."""
+"""The cost of a network and of its layers: weights, floating-point operations and time."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def depth(net: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of a layer for one image, forward.
+    """Cost of a layer in a forward pass, per image.
 
     Attributes:
         params: weights, trained or not.
-        flops: floating-point operations of its convolutions and matrix products; a multiplication and an addition
-            are two.
-        seconds: wall-clock time, an image's share of a batch.
+        flops: floating-point operations of its convolutions and matrix products; a multiply-add counts
+            as two.
+        seconds: wall-clock time of a batch, divided by its images.
     """
 
     params: int
@@ -52,15 +52,15 @@ def layer_costs(
 ) -> dict[str, LayerCost]:
     """Measure the network from the end of one layer to the end of the next, and what follows the last as "rest".
 
-    So a layer that contains others (a stage and its convolutions) counts only what they do not, and an activation
-    counts the convolution before it. A layer that is called several times ends with the last call. Parameters count
+    So a layer that contains others (a stage and its convolutions) excludes their cost, and an activation
+    includes the convolution before it. A layer that is called several times ends with the last call. Parameters count
     once.
 
     Args:
         net: from images to logits, in eval mode.
         layers: modules of the network by name. Those that are not called are left out.
-        images: float (B, 3, H, W), what the network takes.
-        rounds: passes to take the median of, after one that does not count.
+        images: float (B, 3, H, W), the input of the network.
+        rounds: passes to take the median time of, after one to warm up.
 
     Returns:
         Costs by name, in the order in which the layers end.
@@ -100,7 +100,7 @@ def watched_parameters(net: nn.Module, layers: Mapping[str, nn.Module], images: 
 def watched(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, gauge: Callable[[], float]
 ) -> dict[str, float]:
-    """Run the network and read a counter that rises: before ("start"), after each layer, and after all ("rest")."""
+    """Run the network and read a rising gauge: before ("start"), after each layer, and at the end ("rest")."""
     readings = {"start": gauge()}
 
     def reader(name: str) -> Callable[[nn.Module, object, object], None]:
@@ -120,13 +120,13 @@ def watched(
 
 
 def differences(readings: dict[str, float]) -> dict[str, float]:
-    """Return what each reading adds to the one before it."""
+    """Return the increase of each reading since the one before."""
     names = list(readings)
     return {name: readings[name] - readings[before] for before, name in pairwise(names)}
 
 
 def clock(device: torch.device) -> float:
-    """Return the time in seconds, after the device has finished its work."""
+    """Return the time in seconds, after all queued work of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""The command `report`: writes a page about one run or several."""
+"""`cifar-lightning report`: write a page about one run or several."""
 
 from __future__ import annotations
 
