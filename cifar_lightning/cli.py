@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, get_type_hints
 
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -14,13 +15,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar_lightning import models, runs  # noqa: F401  (the models can then be named without their module)
+from cifar_lightning import imports, models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from cifar_lightning.callbacks.figures import FigureLogger
 from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
-from cifar_lightning.callbacks.layers import LayerLogger
+from cifar_lightning.callbacks.layer_logger import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
@@ -41,13 +42,14 @@ from cifar_lightning.continuing import check_changes, nothing_left
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.files import check_folder_name, expand_options, not_written
 from cifar_lightning.library_errors import naming_the_option
+from cifar_lightning.metrics import METRICS
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
 from cifar_lightning.rendezvous import explaining_a_lost_process, meet_on_loopback
 from cifar_lightning.trainer_options import check_trainer, progress_callbacks, run_profiler, script_strategy
 from cifar_lightning.usage.parser import Parser, check_command, parse_line
-from cifar_lightning.usage.typehints import allow_imports
+from cifar_lightning.usage.typehints import classes_of, import_path
 
 __all__ = ["CifarCLI", "Parts"]
 
@@ -71,7 +73,7 @@ class CifarCLI(LightningCLI):
         self.nothing_left = ""
         if process_rank():
             end_with_parent()  # else it would wait for the others long after the first process is gone
-        allow_imports()
+        imports.allow([])
         try:
             super().__init__(
                 ImageClassifier,
@@ -142,7 +144,12 @@ class CifarCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line, the configuration of `--run` before everything else."""
         check_command(parser, args)
-        self.config = parse_line(parser, with_run_config(args))
+        args = with_run_config(args)
+        self.config = parse_line(parser, args)
+        model = self.config[self.config.subcommand].model if self.config.subcommand else None
+        if model is not None and model.init_args.net is None:  # the configuration says which network it is
+            (preset,) = classes_of(get_type_hints(resolve_name(model.class_path).__init__)["net"])
+            self.config = parse_line(parser, [*args, f"--model.net={import_path(preset)}"])
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning would let the hyperparameters in a checkpoint override the command line."""
@@ -164,7 +171,9 @@ class CifarCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, with the run folder and what writes into it."""
         config = self.config[self.subcommand]
-        self.name = config.name or type(self.model).__name__.removesuffix("Classifier").lower()
+        self.model.check_net(self.datamodule.image_sizes)
+        named_after = self.model.net if type(self.model) is ImageClassifier else self.model
+        self.name = config.name or type(named_after).__name__.removesuffix("Classifier").lower()
         check_folder_name("name", self.name, nested=True)
         self.ckpt_path, resumed = self._checkpoint(config)
         if config.trainer.fast_dev_run:
@@ -214,10 +223,11 @@ class CifarCLI(LightningCLI):
         run = Path(config.run) if config.run else None
         if run is None and given in ("best", "last"):
             run = runs.newest_run(Path(config.save_dir) / self.name)
-        if self.subcommand == "fit" and run is not None and given is None and not runs.has_checkpoint(run):
+        starts = self.subcommand == "fit" and given is None
+        if starts and run is not None and not runs.Run(run).checkpoint_path("last").is_file():
             return None, run  # it ended before its first checkpoint, and starts again
         if run is not None and given in (None, "best", "last"):
-            given = runs.checkpoint_path(run, given or ("last" if self.subcommand == "fit" else "best"))
+            given = runs.Run(run).checkpoint(given or ("last" if self.subcommand == "fit" else "best"))
         if given is None:
             if self.subcommand != "fit":
                 raise ValueError(
@@ -279,7 +289,7 @@ class CifarCLI(LightningCLI):
             self.datamodule.check_split(self.progress.split)
         check_trainer(self.trainer, subcommand)
         meet_on_loopback(self.trainer)
-        alone = runs.at_work(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
+        alone = runs.run_lock(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
         naming = naming_the_option(self.config[subcommand])
         with naming, alone, explaining_a_lost_process(self.trainer, self.run_folder):
             try:
@@ -308,9 +318,10 @@ class CifarCLI(LightningCLI):
 
     def _report(self, split: str) -> None:
         metrics = self.trainer.callback_metrics
-        names = {"acc": "accuracy", "loss": "loss", "f1": "macro F1", "ece": "calibration error"}
         parts = [
-            f"{words} {metrics[f'{split}/{key}']:.4f}" for key, words in names.items() if f"{split}/{key}" in metrics
+            f"{measure.words} {metrics[f'{split}/{name}']:.4f}"
+            for name, measure in METRICS.items()
+            if f"{split}/{name}" in metrics
         ]
         images = "SYNTHETIC images" if self.datamodule.is_synthetic else "images"
         if parts:

@@ -8,7 +8,6 @@ import json
 import warnings
 from enum import Enum
 from inspect import isfunction
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -17,9 +16,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
-from cifar_lightning import CLASSES, runs
+from cifar_lightning import imports, runs
 from cifar_lightning.files import expand_arguments
-from cifar_lightning.metrics import direction
+from cifar_lightning.metrics import direction, metric_names
 
 __all__ = [
     "CALLBACK_DEFAULTS",
@@ -27,7 +26,6 @@ __all__ = [
     "check_monitors",
     "check_nulls",
     "check_numbers",
-    "hyperparameters",
     "portable",
     "recorded",
     "with_run_config",
@@ -115,9 +113,6 @@ def nulls(chosen: Any) -> list[str]:
     return [name for name in vars(given) if given[name] is None and defaults.get(name) is not None]
 
 
-METRICS = ("loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES))
-
-
 def check_monitors(config: Any) -> None:
     """Make sure that checkpoints and early stopping watch metrics that exist, in the direction in which they are good.
 
@@ -126,14 +121,17 @@ def check_monitors(config: Any) -> None:
     Raises:
         ValueError: naming the option and the metrics.
     """
-    known = [f"{split}/{metric}" for split in ("train", "val") for metric in METRICS]
+    known = [f"{split}/{metric}" for split in ("train", "val") for metric in metric_names()]
     for group in ("checkpoint", "early_stopping"):
         monitor = config[group].monitor
         if monitor not in known:
             near = difflib.get_close_matches(monitor, known, n=1)
+            names = dict.fromkeys(
+                name if "/" not in name else f"{name.split('/')[0]}/<class>" for name in metric_names()
+            )
             raise ValueError(
-                f"Expected `{group}.monitor` to be val/ or train/ with one of loss, acc, f1, ece or class_acc/<class>, "
-                f"got {monitor}." + (f" Did you mean `{near[0]}`?" if near else "")
+                f"Expected `{group}.monitor` to be val/ or train/ with one of {', '.join(names)}, got {monitor}."
+                + (f" Did you mean `{near[0]}`?" if near else "")
             )
         if config[group].mode == "auto":
             config[group].mode = direction(monitor)
@@ -162,18 +160,6 @@ def check_direction(option: str, monitor: str, mode: str) -> None:
             f"Expected `{option}.mode` {good} for {monitor}, of which {'low' if good == 'min' else 'high'} values are "
             f"good, got {mode}. Set `{option}.mode` to {good}."
         )
-
-
-def hyperparameters(text: str) -> dict[str, Any]:
-    """What TensorBoard shows as hyperparameters of a run, out of its configuration as YAML."""
-    plain = yaml.safe_load(text)
-    of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
-    return {
-        "model": plain["model"],
-        "data": plain["data"],
-        "seed": plain["seed_everything"],
-        "trainer": {key: plain["trainer"][key] for key in of_trainer},
-    }
 
 
 UNWRITTEN = "Unable to serialize instance"
@@ -259,5 +245,9 @@ def with_run_config(args: list[str]) -> list[str]:
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:
-            return [*args[:1], "--config", str(runs.config_path(Path(run))), *args[1:]]
+            given = runs.Run(run)
+            imports.use_source_of(given.folder)
+            is_current = given.config == given.recorded_config
+            config = str(given.config_path) if is_current else yaml.safe_dump(given.config)
+            return [*args[:1], "--config", config, *args[1:]]
     return args

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import get_loader
 
@@ -22,7 +21,7 @@ FREE = (
     "model.warmup_epochs",
     "model.final_lr_ratio",
     "model.label_smoothing",
-    "model.dropout",
+    "model.net.dropout",
     "model.tta",
     "model.channels_last",
     "model.compile",
@@ -41,14 +40,14 @@ def check_changes(run: Path, config: str, is_training: bool) -> None:
     Raises:
         ValueError: naming all such options, with both values.
     """
-    load = get_loader("yaml")
-    callbacks = str(load(config)["trainer"]["callbacks"])
+    new = get_loader("yaml")(config)
+    callbacks = str(new["trainer"]["callbacks"])
     if is_training and (finders := [name for name in FINDERS if name in callbacks]):
         raise ValueError(
             f"Expected {finders[0]} at the start of a training, got it for {run}, which goes on. Leave it out, or "
             "train a new run."
         )
-    before, now = (flatten(load(text)) for text in (runs.config_path(run).read_text(encoding="utf-8"), config))
+    before, now = runs.flatten(runs.Run(run).config), runs.flatten(new)
     fixed = (*SPLIT, *IN_CHECKPOINT) if is_training else SPLIT
     changed = [
         name
@@ -68,17 +67,6 @@ def check_changes(run: Path, config: str, is_training: bool) -> None:
         )
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested options by the names that a person types: without levels of `init_args`."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}".lstrip(".")
-        found |= flatten(value, name)
-    return found
-
-
 def nothing_left(run: Path, progress: runs.Progress, max_epochs: int | None, max_steps: int | None) -> str:
     """Return why a run is over, empty while there is something to train.
 
@@ -88,13 +76,13 @@ def nothing_left(run: Path, progress: runs.Progress, max_epochs: int | None, max
         max_epochs: epochs that are asked for; None and -1 stand for no limit.
         max_steps: the same for optimizer steps.
     """
-    result = runs.read_result(run)
-    status, fit = result.get("status"), result.get("fit", {})
-    if status not in runs.ENDED or fit.get("steps") != progress.steps:
+    before = runs.Run(run)
+    fit = before.result.get("fit", {})
+    if before.status not in (runs.COMPLETED, runs.EARLY_STOPPED, runs.PRUNED) or fit.get("steps") != progress.steps:
         return ""
     done = f"{fit['epochs']} epochs, {progress.steps} steps"
-    if status != "completed":
-        return f"{run} was ended by {result.get('stopped_by', status)} after {done}. It stays as it is."
+    if before.status != runs.COMPLETED:
+        return f"{run} was ended by {before.stopped_by or before.status} after {done}. It stays as it is."
     if reached(progress.epochs, progress.steps, max_epochs, max_steps):
         return f"{run} is complete after {done}. For more, ask for a longer `--trainer.max_epochs`."
     return ""

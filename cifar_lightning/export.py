@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.files import replacing, user_path
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.trained import load_trained
@@ -73,8 +73,7 @@ def export(args: list[str]) -> Path:
             answers than the checkpoint; then it is not kept.
     """
     parsed = parser().parse_args(args)
-    model, data = load_trained(parsed.run)
-    model.cpu()
+    model, data = load_trained(parsed.run, device="cpu")
     path = parsed.output or parsed.run / f"model{SUFFIXES[parsed.format]}"
     if not path.parent.is_dir():
         raise ValueError(f"Expected `--output` in a folder that exists, got {path}.")
@@ -103,7 +102,7 @@ def some_images(data: CIFAR10DataModule) -> tuple[Tensor, str]:
     """Images to check on, uint8 (N, 3, 32, 32), and what they are: those the run was trained on, spread evenly."""
     data.setup("fit")
     assert data.train is not None
-    rows = evenly(len(data.train), CHECKED)
+    rows = evenly_spaced(len(data.train), CHECKED)
     return data.train.images[rows], "SYNTHETIC images" if data.is_synthetic else "training images"
 
 

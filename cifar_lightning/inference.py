@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import html
 import io
 import json
 import logging
@@ -18,14 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cifar_lightning import CLASSES
+from cifar_lightning import CLASSES, load
 from cifar_lightning.analysis.style import image_array
 from cifar_lightning.data.pictures import UnreadableError, find_pictures, load_picture, readable
 from cifar_lightning.files import user_path, write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
-from cifar_lightning.report.document import document, embedded
-from cifar_lightning.trained import load_trained
+from cifar_lightning.pages import render
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["predict_pictures"]
@@ -33,13 +31,8 @@ __all__ = ["predict_pictures"]
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-SHOWN = 300
+MAX_GALLERY = 300
 """Pictures in the gallery; the tables hold all."""
-STYLE = (
-    "main ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem;list-style:none;padding:0}"
-    "main img{width:96px;height:96px;image-rendering:pixelated;display:block}"
-    "small{color:#4a4a4a;overflow-wrap:anywhere}"
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,7 +65,7 @@ def predict_pictures(args: list[str]) -> int:
     """
     parsed = parser().parse_args(args)
     paths = find_pictures(parsed.images)
-    model, _ = load_trained(parsed.run)
+    model = load(parsed.run)
     read: list[Path] = []
     images: list[Tensor] = []
     for path, image in zip(paths, load_pictures(paths), strict=True):
@@ -145,16 +138,13 @@ def as_json(paths: Sequence[Path], probabilities: Tensor) -> str:
 
 
 def as_html(paths: Sequence[Path], images: Tensor, probabilities: Tensor) -> str:
-    """A gallery of the pictures as the network saw them."""
-    items = []
-    for row, image in zip(rows(paths, probabilities)[:SHOWN], image_array(images[:SHOWN]), strict=True):
+    """Return a gallery of the pictures as the network saw them."""
+    shown = []
+    for row, image in zip(rows(paths, probabilities)[:MAX_GALLERY], image_array(images[:MAX_GALLERY]), strict=True):
         file = io.BytesIO()
         Image.fromarray(image).save(file, format="png")
-        name = html.escape(str(row["file"]), quote=True)
-        items.append(
-            f'<li><img src="{embedded(file.getvalue())}" alt="{name}"><strong>{row["prediction"]}</strong> '
-            f"{float(str(row['probability'])):.0%}<br><small>{name}</small></li>"
-        )
-    more = "" if len(paths) <= SHOWN else f"<p>The first {SHOWN:,} of {len(paths):,}; images.csv has all.</p>"
-    note = f"<p>Each picture as the network saw it, 32 by 32 pixels.</p>{more}"
-    return document("Predictions", f"{note}\n<main><ul>{''.join(items)}</ul></main>", STYLE)
+        shown.append({**row, "png": file.getvalue()})
+    notes = ["Each picture as the network saw it, 32 by 32 pixels."]
+    if len(paths) > MAX_GALLERY:
+        notes.append(f"The first {MAX_GALLERY:,} of {len(paths):,}; images.csv has all.")
+    return render("gallery.html", title="Predictions", notes=notes, images=shown)

@@ -2,42 +2,111 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
-    MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
 )
 
 from cifar_lightning import CLASSES
 
-__all__ = ["ClassificationMetrics", "EpochOutputs", "direction"]
+__all__ = [
+    "METRICS",
+    "N_BINS",
+    "ClassificationMetrics",
+    "EpochOutputs",
+    "Measure",
+    "Reliability",
+    "bin_sums",
+    "direction",
+    "metric_names",
+]
 
 N_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv 1706.04599)."""
-LOWER_IS_BETTER = ("loss", "ece")
+SCALE = 2**30
+"""Confidences are added up as integers of this unit: the sums do not depend on the order, batches or devices."""
 
 
-def direction(metric: str) -> Literal["min", "max"]:
-    """Return whether low ("min") or high ("max") values of a metric are good.
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions in bins of equal width by the probability of the predicted class.
+
+    Attributes:
+        counts: int64 (bins,), predictions in each.
+        confidence: float64 (bins,), mean probability of those; 0 in an empty bin.
+        accuracy: float64 (bins,), share of those that are right; 0 in an empty bin.
+    """
+
+    counts: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+
+    @classmethod
+    def of(cls, sums: Tensor) -> Reliability:
+        """Return the means of the bins from their sums; see `bin_sums`."""
+        counts, confidences, right = sums.cpu()
+        least = counts.clamp(min=1).double()
+        return cls(counts, confidences / (SCALE * least), right / least)
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the gap between confidence and accuracy, averaged over predictions."""
+        gaps = (self.confidence - self.accuracy).abs()
+        return float((gaps * self.counts).sum() / self.counts.sum().clamp(min=1))
+
+
+def bin_sums(probabilities: Tensor, labels: Tensor, bins: int = N_BINS) -> Tensor:
+    """Return for each bin of confidence: predictions, sum of the confidences in units of 1 / SCALE, right predictions.
 
     Args:
-        metric: name with its split, such as val/loss or test/class_acc/cat.
+        probabilities: float (N, C), rows that sum to 1.
+        labels: int64 (N,).
+        bins: of equal width in [0, 1]; a probability on a border belongs to the bin above it, and 1 to the last.
+
+    Returns:
+        int64 (3, bins).
     """
-    return "min" if metric.rsplit("/", 1)[-1].endswith(LOWER_IS_BETTER) else "max"
+    confidences, predictions = probabilities.max(1)
+    values = torch.stack(
+        [torch.ones_like(labels), (confidences * SCALE).round().long(), (predictions == labels).long()]
+    )
+    inside = (confidences * bins).long().clamp(max=bins - 1) == torch.arange(bins, device=labels.device)[:, None]
+    return (values[:, None] * inside).sum(2)
+
+
+class CalibrationError(Metric):
+    """Expected calibration error, from the sums of the bins alone: it keeps no confidences."""
+
+    higher_is_better = False
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(3, N_BINS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Add a batch: probabilities float (B, C), labels int64 (B,)."""
+        self.sums += bin_sums(probabilities, labels)
+
+    def compute(self) -> Tensor:
+        """Return the error of all batches."""
+        return torch.tensor(Reliability.of(self.sums).error, device=self.sums.device)
 
 
 class EpochOutputs:
     """Logits and labels of an epoch, in two blocks that grow by doubling.
 
-    Kept as they come, hundreds of small tensors would lie among the activations of the training steps, and break up the
-    memory that later steps need in large pieces.
+    Hundreds of small tensors between the activations of the training steps would fragment the memory instead.
     """
 
     def __init__(self) -> None:
@@ -46,7 +115,7 @@ class EpochOutputs:
         self._count = 0
 
     def append(self, logits: Tensor, labels: Tensor) -> None:
-        """Adds a batch: logits (B, C) of any precision, labels int64 (B,)."""
+        """Add a batch: logits (B, C) of any precision, labels int64 (B,)."""
         start, self._count = self._count, self._count + len(labels)
         if self._count > len(self._labels):
             before = self.tensors(start)
@@ -58,60 +127,106 @@ class EpochOutputs:
         self._labels[start : self._count] = labels
 
     def tensors(self, count: int | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and labels (N,) of all batches, or of the first `count` images."""
+        """Return logits (N, C) and labels (N,) of all batches, or of the first `count` images."""
         count = self._count if count is None else count
         return self._logits[:count], self._labels[:count]
 
 
-class ClassificationMetrics(nn.Module):
-    """Loss, accuracy, macro F1, accuracy of each class, calibration error and the confusion matrix of one split.
+class Loss(MeanMetric):
+    """Mean of the loss of each image. A loss of NaN gives NaN."""
 
-    States are sums and counts (lists of confidences for the calibration error) that torchmetrics adds up over batches
-    and processes, so nothing averages averages.
+    higher_is_better = False  # type: ignore[assignment]  # torchmetrics declares None
+
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="disable")
+
+
+class Measure(NamedTuple):
+    """A metric of every split.
+
+    Attributes:
+        words: its name where results are printed.
+        make: makes a metric of torchmetrics that takes probabilities (B, 10) and labels (B,) and returns a number, or a
+            number for each class. Its `higher_is_better` decides which checkpoint is the best.
+        is_share: whether reports show it in percent.
+    """
+
+    words: str
+    make: Callable[[], Metric]
+    is_share: bool = False
+
+
+N = len(CLASSES)
+# Arguments are checked once, where the data are read; checking each update would stall a GPU.
+METRICS = {
+    "acc": Measure("accuracy", lambda: MulticlassAccuracy(N, average="micro", validate_args=False), is_share=True),
+    "loss": Measure("loss", Loss),
+    "f1": Measure("macro F1", lambda: MulticlassF1Score(N, average="macro", validate_args=False), is_share=True),
+    "ece": Measure("calibration error", CalibrationError),
+    "class_acc": Measure("accuracy of", lambda: MulticlassAccuracy(N, average="none", validate_args=False), True),
+}
+"""All metrics. A new line here is computed on every split, logged, printed, shown in HPARAMS and reports, and can be
+monitored."""
+
+
+def metric_names() -> list[str]:
+    """Return the names of all metrics, such as loss, acc and class_acc/cat."""
+    metrics = ClassificationMetrics()
+    metrics.update(torch.eye(N), torch.arange(N))
+    return list(metrics.compute()[0])
+
+
+def direction(metric: str) -> Literal["min", "max"]:
+    """Return whether low ("min") or high ("max") values of a metric are good.
+
+    Args:
+        metric: name with its split, such as val/loss or test/class_acc/cat. Of a metric that is not in `METRICS`, low
+            values are good if its name ends in "loss".
+    """
+    name = metric.partition("/")[2] or metric
+    known = METRICS.get(name.split("/")[0])
+    lower = known.make().higher_is_better is False if known else name.endswith("loss")
+    return "min" if lower else "max"
+
+
+class ClassificationMetrics(nn.Module):
+    """The `METRICS` and the confusion matrix of one split.
+
+    States are sums and counts that torchmetrics adds up over batches and processes, so nothing averages averages.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        n = len(CLASSES)
-        # Arguments are checked once, where the data are read; checking each update would stall a GPU.
-        self.scores = MetricCollection(
-            {
-                "acc": MulticlassAccuracy(n, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(n, average="macro", validate_args=False),
-                "class_acc": MulticlassAccuracy(n, average="none", validate_args=False),
-                "ece": MulticlassCalibrationError(n, n_bins=N_BINS, norm="l1", validate_args=False),
-                "confusion": MulticlassConfusionMatrix(n, validate_args=False),
-            }
-        )
-        self.loss = MeanMetric(nan_strategy="disable")  # a loss of NaN has to show as NaN
+        self.scores = MetricCollection({name: measure.make() for name, measure in METRICS.items() if name != "loss"})
+        self.confusion = MulticlassConfusionMatrix(N, validate_args=False)
+        self.loss = METRICS["loss"].make()
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Adds a batch.
+        """Add a batch.
 
         Args:
             logits: float (B, 10), of any precision.
             labels: int64 (B,).
         """
         logits = logits.float()
-        # torchmetrics puts a confidence of exactly 1 into a bin of its own, past the last.
-        probabilities = logits.softmax(1).clamp(max=1 - torch.finfo(torch.float32).eps)
+        probabilities = logits.softmax(1)
         self.scores.update(probabilities, labels)
+        self.confusion.update(probabilities, labels)
         self.loss.update(F.cross_entropy(logits, labels, reduction="none"))
 
     def compute(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The metrics of all batches since the last reset; every process has to call it.
+        """Return the metrics of all batches since the last reset; every process has to call it.
 
         Returns:
             Scalars by name ("loss", "acc", "f1", "ece", "class_acc/airplane", ...), and the confusion matrix, int64
             (10, 10), true classes in rows and predicted classes in columns.
         """
-        scores = self.scores.compute()
-        confusion = scores.pop("confusion")
-        by_class = zip(CLASSES, scores.pop("class_acc"), strict=True)
-        scalars = {"loss": self.loss.compute(), **scores, **{f"class_acc/{name}": acc for name, acc in by_class}}
-        return scalars, confusion
+        scalars: dict[str, Tensor] = {}
+        for name, value in {"loss": self.loss.compute(), **self.scores.compute()}.items():
+            scalars |= {f"{name}/{c}": v for c, v in zip(CLASSES, value, strict=True)} if value.ndim else {name: value}
+        return scalars, self.confusion.compute()
 
     def reset(self) -> None:
-        """Forgets all batches."""
-        self.scores.reset()
-        self.loss.reset()
+        """Forget all batches."""
+        for metric in (self.scores, self.confusion, self.loss):
+            metric.reset()

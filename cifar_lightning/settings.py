@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHANGES_NO_NUMBER", "flatten", "is_setting", "short_text"]
+__all__ = ["CHANGES_NO_NUMBER", "is_setting", "short_text"]
 
 CHANGES_NO_NUMBER = (
     "checkpoint.dirpath",
@@ -47,18 +47,6 @@ IDENTITY = ("run", "ckpt_path", "version", "save_dir", "name")
 def is_setting(key: str) -> bool:
     """Return whether an option, named with dots, may change a number of a finished run."""
     return not any(key == other or key.startswith(f"{other}.") for other in (*CHANGES_NO_NUMBER, *IDENTITY))
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested options by the names that are typed: `model.widths`, without levels of `init_args`.
-
-    The value of an option that takes a class is its `class_path`.
-    """
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}".lstrip(".")
-        found |= flatten(value, name) if isinstance(value, dict) else {name: value}
-    return found
 
 
 def short_text(value: Any) -> str:

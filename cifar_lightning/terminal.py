@@ -36,6 +36,7 @@ IRRELEVANT = (
     ".*accumulate_grad_batches != 1.* and overriding.*",  # ours is meant to be called at each optimizer step
     ".*requested to overfit but enabled.*",  # the data module keeps one order; Lightning does not know its loader
     ".*torch.jit.trace.* is deprecated.*",  # how torch's own TensorBoard writer makes the graph
+    ".*might cause the trace to be incorrect.*",  # the graph is drawn and never run
 )
 # Lines of Lightning that advertise, or say what hardware is not there or what was asked for.
 NOISE = (
@@ -290,6 +291,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def dispatch(args: list[str]) -> int:
     """Runs the command that the line names; imports only what it needs."""
+    from cifar_lightning import imports
+
+    args = imports.named_on_line(args)
     command, rest = args[:1], args[1:]
     if command == ["report"]:
         from cifar_lightning.report.command import report

@@ -1,34 +1,73 @@
-"""A trained network, read back from the folder of its run."""
+"""Load the trained network of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 
-from cifar_lightning.cli import Parts
+from cifar_lightning.cli import CifarCLI
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.imports import source_of
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.runs import Run, check_checkpoint
 
 __all__ = ["load_trained"]
 
 
-def load_trained(run: Path) -> tuple[ImageClassifier, CIFAR10DataModule]:
-    """The network with the weights that it would be tested with, and its data, which are not read yet.
+class ModelAndData(CifarCLI):
+    """The model and the data of a run. There is no trainer: the run may come from a machine with other devices."""
+
+    def __init__(self, run: Run) -> None:
+        unused = ("logger=false", "callbacks=null", "plugins=null", "profiler=null")
+        super().__init__(["test", "--run", str(run.folder), *(f"--trainer.{option}" for option in unused)])
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse the configuration of the run, and leave the global generators as they are."""
+        super().parse_arguments(parser, args)
+        self.config["test"].seed_everything = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return nothing."""
+        return None  # type: ignore[return-value]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def load_trained(
+    run: str | Path | Run, device: str | torch.device | None = None
+) -> tuple[ImageClassifier, CIFAR10DataModule]:
+    """Return the trained network of a run, as `cifar_lightning.load` does, and its data.
 
     Args:
-        run: such as lightning_logs/cnn/version_0.
+        run: A run or its folder.
+        device: The device for the network; None for the GPU where there is one.
 
     Returns:
-        The network in eval mode, on the GPU where there is one, and the data module.
+        The network in eval mode, and the data module, not set up yet.
 
     Raises:
-        ValueError: when the folder is no run, or has no checkpoint that fits.
+        ValueError: If the folder is not a run, or has no checkpoint that can be read and fits its configuration, or
+            if there is no such device.
     """
-    parts = Parts(["test", "--run", str(run), "--trainer.fast_dev_run=1"])  # a trial run writes nothing
-    assert parts.ckpt_path is not None  # `test` has made sure
-    checkpoint = torch.load(parts.ckpt_path, map_location="cpu", weights_only=True)
-    model: ImageClassifier = parts.model
-    model.load_state_dict(checkpoint["state_dict"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), parts.datamodule
+    run = run if isinstance(run, Run) else Run(run)
+    _ = run.config_path
+    path = run.checkpoint("best")
+    with isolate_rng(), source_of(run.folder):
+        made = ModelAndData(run)
+    model: ImageClassifier = made.model
+    check_checkpoint(path, model)
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # which of them depends on how PyTorch was built
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f'Expected `device` to be a device of this machine, such as "cpu", got {device}: {reason}'
+        ) from error
+    return model.eval(), made.datamodule

@@ -17,14 +17,14 @@ changes=( # NAME: OPTIONS
   "recipe:"
   "recipe-seed1: --seed_everything 1"
   "sgd: $sgd 0.4"
-  "no-whitening: --model.whiten_px 0"
+  "no-whitening: --model.net.whiten_px 0"
   "no-label-smoothing: --model.label_smoothing 0"
   "no-translation: --data.translate_px 0"
   "random-flip: --data.flip true"
-  "no-dirac: --model.dirac false"
+  "no-dirac: --model.net.dirac false"
   "full-size: --data.image_sizes [32,32,32]"
   "averaged-weights: $ema"
-  "trained-scales: --model.norm_scale true"
+  "trained-scales: --model.net.norm_scale true"
 )
 
 one() { # NAME: OPTIONS

@@ -24,13 +24,11 @@ from lightning.pytorch import Trainer, callbacks
 
 from cifar_lightning.__main__ import main
 
-FIGURES = ("confusion", "reliability", "filters", "feature_maps", "predictions", "mistakes")
 TINY = (
-    *("--model", "MLPClassifier", "--model.widths", "[16]", "--data.source", "synthetic", "--data.synthetic_train"),
+    *("--model", "MLPClassifier", "--model.net.widths", "[16]", "--data.source", "synthetic", "--data.synthetic_train"),
     *("500", "--data.synthetic_test", "100", "--data.val_size", "100", "--data.batch_size", "100"),
-    *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--figures.projector_images", "0"),
-    *("--layers.norms_every_n_steps", "0", "--layers.activations_every_n_epochs", "0"),
-    *(f"--figures.{figure}_every_n_epochs=0" for figure in FIGURES),
+    *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"),
+    *("--figures.every_n_epochs", "0", "--layers.every_n_steps", "0"),
 )
 """A training of 2 epochs of 4 steps, without figures."""
 

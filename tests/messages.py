@@ -74,8 +74,8 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --epochs 5", "Did you mean `--trainer.max_epochs`?"),
         typed(f"{FIT} --data.max_epochs 5", "Did you mean `--trainer.max_epochs`?"),
         typed(f"{FIT} --trainer.max 5", "`--trainer.max_epochs`, `--trainer.max_steps`, or `--trainer.max_time`"),
-        typed(f"{FIT} --model.width 32", "Did you mean `--model.widths`?"),
-        typed(f"{FIT} --model.whiten_px 2", "of MLPClassifier", "It belongs to CNNClassifier"),
+        typed(f"{FIT} --model.width 32", "Did you mean `--model.net.widths`?"),
+        typed(f"{FIT} --model.net.whiten_px 2", "of MLP.", "`--model.net.whiten_components`"),
         typed(f"{FIT} --model.optimizer.momentun 0.9", "Did you mean `--model.optimizer.momentum`?"),
         typed(f"{FIT} --model.optimizer Adam --model.optimizer.momentum 0.9", "of Adam"),
         typed(
@@ -93,7 +93,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} data.batch_size=3", "Did you mean `--data.batch_size=3`?"),
         typed(f"{FIT} --qwertz 3", "`cifar-lightning fit --help` lists all"),
         typed(
-            f"{FIT} --data.batch_sise 3 --trainer.max_epochs many --model.activation gleu --batch 2 --opt x",
+            f"{FIT} --data.batch_sise 3 --trainer.max_epochs many --model.net.activation gleu --batch 2 --opt x",
             "`--data.batch_size`",
             "a whole number or null, got many",
             "more.",
@@ -105,8 +105,8 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --data.batch_size 2.5", "`--data.batch_size` to be a whole number, got 2.5."),
         typed(f"{FIT} --data.batch_size", "Expected a value after `--data.batch_size`: a whole number."),
         typed(f"{FIT} --data.download maybe", "true or false, got maybe."),
-        typed(f"{FIT} --model.activation gleu", "one of relu, gelu, silu", "Did you mean `gelu`?"),
-        typed(f"{FIT} --model.widths 512,256", "a list of whole numbers such as [2, 3]", "got 512,256."),
+        typed(f"{FIT} --model.net.activation gleu", "one of relu, gelu, silu", "Did you mean `gelu`?"),
+        typed(f"{FIT} --model.net.widths 512,256", "a list of whole numbers such as [2, 3]", "got 512,256."),
         typed(f"{FIT} --model.optimizer.lr fast", "`--model.optimizer.lr` to be a number, got fast."),
         typed(f"{FIT} --trainer 5", "`--trainer` to hold options, got 5."),
         typed(f"{FIT} --checkpoint_every_n_steps -1", "a whole number of at least 0, got -1."),
@@ -115,7 +115,7 @@ SECTIONS: dict[str, list[Mistake]] = {
     ],
     "Classes": [
         typed("fit", "Expected a network", "`--config configs/mlp.yaml`", "`--model MLPClassifier`"),
-        typed("fit --model.widths [32] --model MLPClassifier", "Expected a network before its options"),
+        typed("fit --model.net.widths [32] --model MLPClassifier", "Expected a network before its options"),
         typed("fit --model CNNClasifier", "MLPClassifier", "Did you mean `CNNClassifier`?"),
         typed("fit --model AdamW", "a model class", "got AdamW."),
         typed(f"{FIT} --model.optimizer Nope", "an optimizer class such as torch.optim.AdamW, got Nope."),
@@ -123,7 +123,11 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --model.optimizer cifar_lightning.models.CNN", "an optimizer class", "another kind of class"),
         typed(f"{FIT} --model.optimizer Muon", "torch.optim.Muon", "cifar_lightning.optim.Muon"),
         typed(f"{FIT} --trainer.callbacks+=LearningRateMonitr", "Did you mean `LearningRateMonitor`?"),
-        typed(f"{FIT} --trainer.callbacks+=mine.Callback", "CIFAR_LIGHTNING_IMPORTS"),
+        Mistake(
+            f"{FIT} --config own.yaml",
+            ("got mine.Callback, which a configuration may not import", "add `--allow mine` to the command line"),
+            (("own.yaml", "trainer:\n  callbacks: mine.Callback\n"),),
+        ),
     ],
     "Configuration files": [
         typed(f"{FIT} --config missing.yaml", "missing.yaml", "no such file"),
@@ -144,7 +148,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         in_yaml(
             "model:\n  class_path: CNNClassifier\n  init_args:\n    width: [8]\n",
             "`model.width` of CNNClassifier in config.yaml (line 4)",
-            "`model.widths`",
+            "`model.net.widths`",
         ),
         in_yaml(
             "trainer:\n  callbacks:\n  - class_path: LearningRateMonitr\n",

@@ -24,6 +24,30 @@ class RecordIndices(Callback):
         self.seen.clear()
 
 
+class RecordSteps(Callback):
+    """Saves the indices of each optimizer step in a file for each rank in the working directory."""
+
+    def __init__(self) -> None:
+        self.batches: list[torch.Tensor] = []
+        self.steps: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Collects the indices of the batch."""
+        self.batches.append(batch.indices)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ends the step when the optimizer has taken it."""
+        if trainer.global_step > len(self.steps):
+            self.steps.append(torch.cat(self.batches))
+            self.batches.clear()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the steps."""
+        torch.save(self.steps, f"steps-{trainer.global_rank}.pt")
+
+
 class RecordWeights(Callback):
     """Saves the weights at the start of each epoch into the working directory."""
 

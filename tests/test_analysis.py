@@ -85,9 +85,10 @@ def test_the_strongest_filters_come_first():
     ("n", "side", "count", "shown"), [(64, 3, 64, 64), (100, 5, 64, 64), (7, 3, 64, 7), (1, 3, 64, 1), (50, 32, 24, 24)]
 )
 def test_filters_are_drawn_in_colour(n, side, count, shown):
-    figure = plot_filters(torch.randn(n, 3, side, side, requires_grad=True), "First-layer filters, mlp", count)
-    assert title(figure) == f"First-layer filters, mlp: {shown} strongest of {n}"
+    figure = plot_filters({"first layer": torch.randn(n, 3, side, side, requires_grad=True)}, "Filters, mlp", count)
+    assert title(figure) == "Filters, mlp"
     (axes,) = figure.axes
+    assert axes.get_title() == f"first layer: {shown} strongest of {n}, {side}×{side} pixels"
     (image,) = axes.images
     drawn = np.asarray(image.get_array())
     assert drawn.min() >= 0
@@ -99,7 +100,7 @@ def test_filters_are_drawn_in_colour(n, side, count, shown):
 def test_each_filter_is_scaled_on_its_own_and_grey_is_zero():
     weights = torch.zeros(3, 3, 1, 1)
     weights[0, 0], weights[1, 1] = 8.0, -0.001  # a strong red one, a weak one against green, and one of zeros
-    figure = plot_filters(weights, "x")
+    figure = plot_filters({"first layer": weights}, "x")
     drawn = np.asarray(figure.axes[0].images[0].get_array())
     # Squares of 32 pixels with margins of 3.
     centres = [drawn[19, 19 + 35 * i].tolist() for i in range(3)]

@@ -6,7 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_lightning.data.augment import CUTOUT_FILL, Augmentation, apply_draws, cutout, flip_translate, resize, warp
+from cifar_lightning.data.augment import (
+    CUTOUT_FILL,
+    Augmentation,
+    StandardAugmentation,
+    apply_draws,
+    cutout,
+    draw_epoch,
+    flip_translate,
+    resize,
+    warp,
+)
 from cifar_lightning.models.classifier import CIFAR10_MEAN
 
 
@@ -128,29 +138,34 @@ def test_warp_turns_against_the_clock_and_enlarges():
 
 
 def test_angles_and_zooms_cover_their_ranges_evenly():
-    drawn = Augmentation(rotate_degrees=20, zoom_percent=25).draw(20_000, torch.Generator().manual_seed(0)).warp
+    drawn = StandardAugmentation(rotate_degrees=20, zoom_percent=25).draw(
+        torch.arange(20_000), torch.Generator().manual_seed(0)
+    )["warp"]
     for values in (drawn[:, 0] / 20, drawn[:, 1].log() / np.log(1.25)):
         counts = torch.histc(values, 10, -1, 1)
         assert counts.sum() == 20_000  # none outside
         assert (counts / 20_000 - 0.1).abs().max() < 0.01
     assert abs(torch.corrcoef(drawn.T.double())[0, 1]) < 0.03
-    only_turned = Augmentation(rotate_degrees=20).draw(100, torch.Generator().manual_seed(0)).warp
+    only_turned = StandardAugmentation(rotate_degrees=20).draw(torch.arange(100), torch.Generator().manual_seed(0))[
+        "warp"
+    ]
     assert torch.equal(only_turned[:, 1], torch.ones(100))
 
 
 @pytest.mark.parametrize(
-    "augmentation", [Augmentation(True, 2, 8), Augmentation(False, 31, 0), Augmentation(True, 0, 32)]
+    "augmentation",
+    [StandardAugmentation(True, 2, 8), StandardAugmentation(False, 31, 0), StandardAugmentation(True, 0, 32)],
 )
 def test_draws_of_an_epoch_on_whole_images_equal_the_loops(augmentation):
     images = random_images(24)
     before = images.clone()
-    draws = augmentation.draw(len(images), torch.Generator().manual_seed(1))
-    out = apply_draws(images, draws)
+    draws = augmentation.draw(torch.arange(len(images)), torch.Generator().manual_seed(1))
+    out = augmentation.apply(images, draws)
     for i, image in enumerate(images.numpy()):
-        down, right = draws.shift[i].tolist() if draws.shift is not None else (0, 0)
-        expected = moved_pixel_by_pixel(image, draws.flip is not None and bool(draws.flip[i]), down, right)
-        if draws.hole is not None:
-            expected = cut_pixel_by_pixel(expected, *draws.hole[i].tolist(), augmentation.cutout_px)
+        down, right = draws["shift"][i].tolist() if "shift" in draws else (0, 0)
+        expected = moved_pixel_by_pixel(image, "flip" in draws and bool(draws["flip"][i]), down, right)
+        if "hole" in draws:
+            expected = cut_pixel_by_pixel(expected, *draws["hole"][i].tolist(), augmentation.cutout_px)
         np.testing.assert_array_equal(out[i].numpy(), expected)
     assert torch.equal(images, before)
 
@@ -158,21 +173,20 @@ def test_draws_of_an_epoch_on_whole_images_equal_the_loops(augmentation):
 def test_each_image_has_its_own_draws():
     images = random_images(1).expand(64, -1, -1, -1)
     for augmentation, least in (
-        (Augmentation(flip=True), 2),
-        (Augmentation(translate_px=4), 40),
-        (Augmentation(cutout_px=8), 55),
-        (Augmentation(rotate_degrees=10), 60),
-        (Augmentation(zoom_percent=10), 60),
+        (StandardAugmentation(flip=True), 2),
+        (StandardAugmentation(translate_px=4), 40),
+        (StandardAugmentation(cutout_px=8), 55),
+        (StandardAugmentation(rotate_degrees=10), 60),
+        (StandardAugmentation(zoom_percent=10), 60),
     ):
-        out = apply_draws(images, augmentation.draw(64, torch.Generator().manual_seed(0)))
+        out = augmentation.apply(images, augmentation.draw(torch.arange(64), torch.Generator().manual_seed(0)))
         assert len(out.flatten(1).unique(dim=0)) >= least
 
 
 def test_everything_off_is_the_identity():
     images = random_images(8)
-    draws = Augmentation().draw(8, torch.Generator())
-    assert (draws.flip, draws.shift, draws.hole, draws.warp) == (None, None, None, None)
-    assert torch.equal(apply_draws(images, draws), images)
+    assert StandardAugmentation().draw(torch.arange(8), torch.Generator()) == {}
+    assert torch.equal(StandardAugmentation().apply(images, {}), images)
     assert torch.equal(flip_translate(images, None, None), images)
     assert torch.equal(cutout(images, torch.full((8, 2), 16), 0), images)
     assert torch.equal(
@@ -181,12 +195,12 @@ def test_everything_off_is_the_identity():
 
 
 def test_half_of_the_images_are_mirrored():
-    draws = Augmentation(flip=True).draw(20_000, torch.Generator().manual_seed(0))
-    assert abs(draws.flip.double().mean() - 0.5) < 0.015  # four standard deviations
+    draws = StandardAugmentation(flip=True).draw(torch.arange(20_000), torch.Generator().manual_seed(0))
+    assert abs(draws["flip"].double().mean() - 0.5) < 0.015  # four standard deviations
 
 
 def test_shifts_cover_their_range_evenly_in_both_directions():
-    shift = Augmentation(translate_px=3).draw(20_000, torch.Generator().manual_seed(0)).shift
+    shift = StandardAugmentation(translate_px=3).draw(torch.arange(20_000), torch.Generator().manual_seed(0))["shift"]
     for axis in (0, 1):
         values, counts = shift[:, axis].unique(return_counts=True)
         assert values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
@@ -195,7 +209,7 @@ def test_shifts_cover_their_range_evenly_in_both_directions():
 
 
 def test_holes_are_centred_anywhere():
-    hole = Augmentation(cutout_px=8).draw(20_000, torch.Generator().manual_seed(0)).hole
+    hole = StandardAugmentation(cutout_px=8).draw(torch.arange(20_000), torch.Generator().manual_seed(0))["hole"]
     for axis in (0, 1):
         values, counts = hole[:, axis].unique(return_counts=True)
         assert values.tolist() == list(range(32))
@@ -219,25 +233,77 @@ def test_the_fill_is_zero_after_normalisation():
 
 
 def test_rows_of_draws_belong_to_their_images():
-    images, augmentation = random_images(10), Augmentation(True, 3, 5, 20.0, 10.0)
-    draws = augmentation.draw(10, torch.Generator().manual_seed(2))
-    whole = apply_draws(images, draws)
-    assert torch.equal(apply_draws(images[3:7], draws[3:7]), whole[3:7])
-    some = torch.tensor([9, 0, 4])
-    assert torch.equal(apply_draws(images[some], draws[some]), whole[some])
-    assert torch.equal(apply_draws(images, draws.to(torch.device("cpu"))), whole)
+    images, augmentations = random_images(10), [StandardAugmentation(True, 3, 5, 20.0, 10.0), Noise()]
+    draws = draw_epoch(augmentations, torch.arange(10), 2, 0)
+    whole = apply_draws(images, augmentations, draws, slice(0, 10))
+    assert (whole != images).flatten(1).any(1).all()
+    assert torch.equal(apply_draws(images[3:7], augmentations, draws, slice(3, 7)), whole[3:7])
+
+
+class Noise(Augmentation):
+    """Noise on some images, with parameters in a tuple."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = share
+
+    def draw(self, indices: torch.Tensor, rng: torch.Generator, epoch: int) -> tuple[torch.Tensor, ...]:
+        noise = torch.randint(0, 256, (len(indices), 3, 32, 32), dtype=torch.uint8, generator=rng)
+        return torch.rand(len(indices), generator=rng) < self.share, noise
+
+    def apply(self, images: torch.Tensor, drawn: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        chosen, noise = drawn
+        return images + noise * chosen[:, None, None, None]
+
+
+def test_another_augmentation_changes_no_draw():
+    standard, indices = StandardAugmentation(True, 3, 5, 20.0, 10.0), torch.arange(50).flip(0)
+    (alone,) = draw_epoch([standard], indices, 4, 1)
+    (noise,) = draw_epoch([Noise()], indices, 4, 1)
+    for augmentations in ([standard, Noise(), Noise()], [Noise(), standard, Noise()], [Noise(), Noise(), standard]):
+        draws = draw_epoch(augmentations, indices, 4, 1)
+        beside = draws.pop(augmentations.index(standard))
+        assert beside.keys() == alone.keys() == {"flip", "shift", "hole", "warp"}
+        assert all(torch.equal(beside[name], alone[name]) for name in alone)
+        assert torch.equal(draws[0][1], noise[1])
+        assert not torch.equal(draws[0][1], draws[1][1])  # two of one class
+
+
+def test_draws_change_with_the_epoch_and_the_seed():
+    drawn = [draw_epoch([Noise()], torch.arange(5), seed, epoch)[0][1] for seed in (0, 1) for epoch in (0, 1)]
+    assert len({noise.numpy().tobytes() for noise in drawn}) == 4
+    assert torch.equal(draw_epoch([Noise()], torch.arange(5), 1, 1)[0][1], drawn[3])
+
+
+def test_draws_without_a_row_for_each_image():
+    class Short(Noise):
+        def draw(self, indices, rng, epoch):
+            return super().draw(indices[1:], rng, epoch)
+
+    with pytest.raises(
+        ValueError, match=r"one row for each of the 5 images, got the shapes \(4,\), \(4, 3, 32, 32\)\."
+    ):
+        draw_epoch([Short()], torch.arange(5), 0, 0)
+
+
+def test_an_augmentation_without_apply():
+    class Half(Augmentation):
+        def draw(self, indices, rng, epoch):
+            return None
+
+    with pytest.raises(TypeError, match="apply"):
+        Half()
 
 
 @pytest.mark.parametrize(
     ("augmentation", "messages"),
     [
-        (Augmentation(True, 31, 32), []),
-        (Augmentation(True, 0, 0), []),
-        (Augmentation(translate_px=-1), ["Expected `data.translate_px` in [0, 31] pixels, got -1."]),
-        (Augmentation(translate_px=32), ["Expected `data.translate_px` in [0, 31] pixels, got 32."]),
-        (Augmentation(cutout_px=-1), ["Expected `data.cutout_px` in [0, 32] pixels, got -1."]),
+        (StandardAugmentation(True, 31, 32), []),
+        (StandardAugmentation(True, 0, 0), []),
+        (StandardAugmentation(translate_px=-1), ["Expected `data.translate_px` in [0, 31] pixels, got -1."]),
+        (StandardAugmentation(translate_px=32), ["Expected `data.translate_px` in [0, 31] pixels, got 32."]),
+        (StandardAugmentation(cutout_px=-1), ["Expected `data.cutout_px` in [0, 32] pixels, got -1."]),
         (
-            Augmentation(translate_px=40, cutout_px=33, rotate_degrees=-1.0, zoom_percent=101.0),
+            StandardAugmentation(translate_px=40, cutout_px=33, rotate_degrees=-1.0, zoom_percent=101.0),
             [
                 "Expected `data.translate_px` in [0, 31] pixels, got 40.",
                 "Expected `data.cutout_px` in [0, 32] pixels, got 33.",
@@ -252,18 +318,19 @@ def test_problems(augmentation, messages):
 
 
 def test_alternating_flips_show_each_side_in_two_epochs():
-    augmentation = Augmentation(flip="alternating", translate_px=2)
-    draws = [augmentation.draw_epoch(2000, seed, epoch) for seed in (0, 1) for epoch in range(3)]
+    augmentation = StandardAugmentation(flip="alternating", translate_px=2)
+    draws = [augmentation.draw_epoch(torch.arange(2000), seed, epoch) for seed in (0, 1) for epoch in range(3)]
     for first, second, third in (draws[:3], draws[3:]):
-        assert torch.equal(first.flip, ~second.flip)
-        assert torch.equal(first.flip, third.flip)
-        assert abs(first.flip.double().mean() - 0.5) < 0.05
-        assert not torch.equal(first.shift, third.shift)
-    assert not torch.equal(draws[0].flip, draws[3].flip)
+        assert torch.equal(first["flip"], ~second["flip"])
+        assert torch.equal(first["flip"], third["flip"])
+        assert abs(first["flip"].double().mean() - 0.5) < 0.05
+        assert not torch.equal(first["shift"], third["shift"])
+    assert not torch.equal(draws[0]["flip"], draws[3]["flip"])
 
 
 def test_random_flips_are_drawn_anew_each_epoch():
-    first, second = (Augmentation(flip=True).draw_epoch(2000, 0, epoch).flip for epoch in (0, 1))
+    augmentation = StandardAugmentation(flip=True)
+    first, second = (augmentation.draw_epoch(torch.arange(2000), 0, epoch)["flip"] for epoch in (0, 1))
     assert 800 < (first ^ second).sum() < 1200
 
 

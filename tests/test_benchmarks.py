@@ -20,7 +20,7 @@ from cifar_lightning.precision import has_bfloat16
 ROOT = Path(__file__).parents[1]
 SMALL = [arg for arg in DATA if "max_epochs" not in arg]
 CONFIG = str(ROOT / "configs/cnn.yaml")
-TINY = [*SMALL, "--model.widths=[8, 8]", "--model.depths=[1, 1]", "--data.image_sizes=[16, 32]"]
+TINY = [*SMALL, "--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]", "--data.image_sizes=[16, 32]"]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -20,7 +20,10 @@ RUNS = {"mlp/version_0", "cnn/version_0"}
 SCALARS = {"train/loss", "train/acc", "val/loss", "val/acc", "step/lr", "train/images_per_second"}
 DATA = "--data.source synthetic --data.synthetic_train 600 --data.synthetic_test 200 --data.val_size 100"
 SHORT = f"{DATA} --data.batch_size 100 --trainer.max_epochs 2 --trainer.log_every_n_steps 1"
-MODELS = {"mlp": "--model MLPClassifier --model.widths [32]", "cnn": "--model CNNClassifier --model.widths [8,8]"}
+MODELS = {
+    "mlp": "--model MLPClassifier --model.net.widths [32]",
+    "cnn": "--model CNNClassifier --model.net.widths [8,8]",
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_charts_show_a_curve_of_each_run(page):
 
 
 @pytest.mark.parametrize(
-    "tag", ["val/confusion", "val/reliability", "val/mistakes", "test/feature_maps_1", "filters/first_layer"]
+    "tag", ["val/confusion", "val/reliability", "val/mistakes", "test/feature_maps", "val/filters"]
 )
 def test_figures_of_each_run_are_loaded(page, tag):
     expected = {f"{run} {tag}" for run in RUNS}

@@ -13,23 +13,23 @@ import torch
 from trees import random_images
 
 from cifar_lightning.data import cache
-from cifar_lightning.data.cache import FOLDER, cached
-from cifar_lightning.data.split import Split, content_fingerprint
+from cifar_lightning.data.cache import CACHE_FOLDER, cached
+from cifar_lightning.data.split import ImageSet, content_fingerprint
 
 KEY = "0123456789abcdef" * 4
 
 
-def tiny_split(seed: int = 0) -> Split:
+def tiny_split(seed: int = 0) -> ImageSet:
     labels = torch.arange(10)
     images = torch.from_numpy(random_images(labels.numpy(), seed))
-    return Split(images, labels, content_fingerprint(images, labels))
+    return ImageSet(images, labels, content_fingerprint(images, labels))
 
 
-def equal(a: Split, b: Split) -> bool:
+def equal(a: ImageSet, b: ImageSet) -> bool:
     return torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.fingerprint == b.fingerprint
 
 
-def never() -> Split:
+def never() -> ImageSet:
     raise AssertionError("decoded again")
 
 
@@ -58,16 +58,16 @@ def test_second_read_does_not_decode(root, user_cache):
     assert equal(again, split)
     again.images.add_(1)  # memory of its own, and writable
     assert equal(cached(root, "train", KEY, never), split)
-    assert len(cache_files(root / FOLDER)) == 1
+    assert len(cache_files(root / CACHE_FOLDER)) == 1
     assert not user_cache.exists()
 
 
-def test_parts_have_files_of_their_own_and_old_keys_go(root):
+def test_splits_have_separate_files_and_old_keys_are_removed(root):
     cached(root, "train", KEY, tiny_split)
     cached(root, "test", KEY, lambda: tiny_split(1))
-    (root / FOLDER / "train-v1-abc.npz.tmp").write_bytes(b"what a killed process left")
+    (root / CACHE_FOLDER / ".train-v1-abc.npz.0123").write_bytes(b"the partial file of a killed process")
     cached(root, "train", KEY[::-1], lambda: tiny_split(2))
-    assert len(cache_files(root / FOLDER)) == 2
+    assert len(cache_files(root / CACHE_FOLDER)) == 2
     assert equal(cached(root, "train", KEY[::-1], never), tiny_split(2))
     assert equal(cached(root, "test", KEY, never), tiny_split(1))
     assert equal(cached(root, "train", KEY, lambda: tiny_split(3)), tiny_split(3))
@@ -90,16 +90,16 @@ def flip(content: bytes, position: int) -> bytes:
     ],
     ids=["empty", "head", "tail", "pixel", "directory", "zeros", "pickle"],
 )
-def test_damaged_file_is_told_and_replaced(root, caplog, damage):
+def test_damaged_file_is_logged_and_replaced(root, caplog, damage):
     cached(root, "train", KEY, tiny_split)
-    (path,) = cache_files(root / FOLDER)
+    (path,) = cache_files(root / CACHE_FOLDER)
     path.write_bytes(damage(path.read_bytes()))
     assert equal(cached(root, "train", KEY, lambda: tiny_split(1)), tiny_split(1))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"Replacing the damaged cache file {path}" in record.getMessage()
     assert equal(cached(root, "train", KEY, never), tiny_split(1))
-    assert cache_files(root / FOLDER) == [path]
+    assert cache_files(root / CACHE_FOLDER) == [path]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_damaged_file_is_told_and_replaced(root, caplog, damage):
 def test_file_with_other_content_is_replaced(root, caplog, change, message):
     split = tiny_split()
     cached(root, "train", KEY, lambda: split)
-    (path,) = cache_files(root / FOLDER)
+    (path,) = cache_files(root / CACHE_FOLDER)
     arrays = {"images": split.images.numpy(), "labels": split.labels.numpy(), "fingerprint": np.array("ab"), **change}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     assert cached(root, "train", KEY, lambda: split) is split
@@ -129,7 +129,7 @@ def test_file_with_other_content_is_replaced(root, caplog, change, message):
 
 
 def test_user_folder_when_the_root_has_none(root, user_cache, caplog):
-    (root / FOLDER).write_text("a file where the folder should be")
+    (root / CACHE_FOLDER).write_text("a file where the folder should be")
     cached(root, "train", KEY, tiny_split)
     assert equal(cached(root, "train", KEY, never), tiny_split())
     (path,) = cache_files(user_cache)
@@ -137,7 +137,7 @@ def test_user_folder_when_the_root_has_none(root, user_cache, caplog):
     assert caplog.records == []
     other = root.with_name("other")
     other.mkdir()
-    (other / FOLDER).write_text("")
+    (other / CACHE_FOLDER).write_text("")
     cached(other, "train", KEY, lambda: tiny_split(1))
     assert len(cache_files(user_cache)) == 2
 
@@ -147,15 +147,15 @@ def test_user_folder_is_never_relative(root, tmp_path, monkeypatch, xdg):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", xdg)
     monkeypatch.setenv("HOME", str(tmp_path / "home") if xdg == "" else "nowhere")
-    (root / FOLDER).write_text("")
+    (root / CACHE_FOLDER).write_text("")
     cached(root, "train", KEY, tiny_split)
     assert bool(cache_files(tmp_path / "home")) is (xdg == "")
     assert not (tmp_path / "relative").exists()
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_no_folder_at_all_is_told_once(root, user_cache, caplog):
-    (root / FOLDER).write_text("")
+def test_no_folder_at_all_is_logged_once(root, user_cache, caplog):
+    (root / CACHE_FOLDER).write_text("")
     user_cache.write_text("")
     calls = []
     for part in ("train", "test", "train"):
@@ -163,8 +163,8 @@ def test_no_folder_at_all_is_told_once(root, user_cache, caplog):
         assert equal(split, tiny_split())
     assert len(calls) == 3
     (record,) = caplog.records
-    assert f"The images of {root} are decoded anew in every run" in record.getMessage()
-    assert f"{root / FOLDER}: File exists" in record.getMessage()
+    assert f"The images of {root} are decoded in every run" in record.getMessage()
+    assert f"{root / CACHE_FOLDER}: File exists" in record.getMessage()
 
 
 def test_full_disk_decodes_once_and_leaves_nothing(root, user_cache, monkeypatch, caplog):
@@ -184,10 +184,10 @@ def test_full_disk_decodes_once_and_leaves_nothing(root, user_cache, monkeypatch
 def test_full_root_uses_the_user_folder(root, user_cache, monkeypatch):
     write = cache._write
 
-    def full(path, split):
+    def full(path, images):
         if root in path.parents:
             raise OSError(28, "No space left on device")
-        write(path, split)
+        write(path, images)
 
     monkeypatch.setattr(cache, "_write", full)
     cached(root, "train", KEY, tiny_split)
@@ -220,9 +220,9 @@ def test_errors_of_the_source_pass(root):
 
 
 def start_cold(root: Path, barrier, answers) -> None:
-    """What each of two processes does; a decoding leaves a line in a file."""
+    """Run in each of the processes: decode, which adds a line to a file, or read the cache."""
 
-    def decode() -> Split:
+    def decode() -> ImageSet:
         with open(root / "decoded", "a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.3)
@@ -232,15 +232,15 @@ def start_cold(root: Path, barrier, answers) -> None:
     answers.put(cached(root, "train", KEY, decode).fingerprint)
 
 
-def test_two_processes_decode_once(root):
+def test_cold_processes_at_once_decode_once(root):
     context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=start_cold, args=(root, barrier, answers)) for _ in range(2)]
+    barrier, answers = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=start_cold, args=(root, barrier, answers)) for _ in range(4)]
     for process in processes:
         process.start()
     fingerprints = [answers.get(timeout=60) for _ in processes]
     for process in processes:
         process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert fingerprints == [tiny_split().fingerprint] * 2
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert fingerprints == [tiny_split().fingerprint] * 4
     assert len((root / "decoded").read_text().split()) == 1

@@ -34,7 +34,7 @@ def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
         "checkpoints/last.ckpt",
         "figures/test_confusion.png",
         "figures/test_predictions.png",
-        "figures/filters_first_layer.png",
+        "figures/test_filters.png",
         "predictions/test.csv",
     }
     result = json.loads((run / "result.json").read_text())
@@ -62,7 +62,7 @@ def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
 
 
 def test_parameters_and_flops_agree_with_a_count_by_hand():
-    run = fit("--model", "MLPClassifier", "--model.widths", "[32]", "--model.norm", "none")
+    run = fit("--model", "MLPClassifier", "--model.net.widths", "[32]", "--model.net.norm", "none")
     result = json.loads((run / "result.json").read_text())
     assert result["params"] == 3072 * 32 + 32 + 32 * 10 + 10
     assert result["flops_per_image"] == 2 * (3072 * 32 + 32 * 10)
@@ -70,7 +70,7 @@ def test_parameters_and_flops_agree_with_a_count_by_hand():
 
 
 def test_a_layer_that_is_not_trained_adds_no_depth():
-    run = fit(*CNN, "--model.depths", "[1, 2]", "--model.whiten_px", "2", "--trainer.max_epochs", "1")
+    run = fit(*CNN, "--model.net.depths", "[1, 2]", "--model.net.whiten_px", "2", "--trainer.max_epochs", "1")
     assert json.loads((run / "result.json").read_text())["depth"] == 4  # three convolutions and the head
 
 
@@ -165,7 +165,7 @@ def test_print_config_round_trips(capsys):
         assert exit_.value.code == 0
         return capsys.readouterr().out
 
-    first = printed("--model", "MLPClassifier", "--model.widths", "[32]", *DATA)
+    first = printed("--model", "MLPClassifier", "--model.net.widths", "[32]", *DATA)
     Path("printed.yaml").write_text(first)
     assert printed("--config", "printed.yaml") == first
 
@@ -224,7 +224,7 @@ def test_help_of_a_model_shows_its_options(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--model.help", "CNNClassifier"])
     text = capsys.readouterr().out
-    assert "--model.widths" in text
+    assert "--model.net.widths" in text
     assert "--model.label_smoothing" in text
     assert "net" not in text.replace("network", "").split()
 

@@ -34,6 +34,12 @@ def test_recipes_instantiate_with_what_they_say(recipe):
     assert 45_000 % said["data"]["batch_size"] == 50_000 % said["data"]["batch_size"] == 0
 
 
+def test_validation_decides_unless_told_otherwise():
+    trainer = Parts(["fit", "--model", "MLPClassifier"]).trainer
+    for callback in (trainer.checkpoint_callback, trainer.early_stopping_callback):
+        assert (callback.monitor, callback.mode) == ("val/acc", "max")
+
+
 @pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.stem not in ("gpu", "ddp")], ids=ids)
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
 def test_overlays_change_what_they_say_and_nothing_else(recipe, overlay):
@@ -87,8 +93,6 @@ def test_every_key_is_explained(path):
 
 SELF_EXPLANATORY = {
     "class_path", "momentum", "nesterov", "monitor", "mode", "max_epochs", "accelerator", "strategy",
-    "confusion_every_n_epochs", "filters_every_n_epochs", "predictions_every_n_epochs", "reliability_every_n_epochs",
-    "feature_maps_every_n_epochs", "mistakes_every_n_epochs", "norms_every_n_steps", "activations_every_n_epochs",
     "synthetic_test", "label_smoothing", "warmup_epochs", "translate_px", "cutout_px", "batch_size", "devices",
     "compile", "detect_anomaly",
 }  # fmt: skip
@@ -97,19 +101,13 @@ SELF_EXPLANATORY = {
 def test_overfit_learns_its_images_by_heart():
     args = ["--config", str(CONFIGS / "cnn.yaml"), "--config", str(CONFIGS / "overlays/overfit.yaml")]
     small = [
-        "--model.widths=[16, 32]",
-        "--model.depths=[1, 1]",
+        "--model.net.widths=[16, 32]",
+        "--model.net.depths=[1, 1]",
         "--data.source=synthetic",
         "--data.synthetic_train=500",
     ]
-    sizes = [
-        "--data.val_size=100",
-        "--data.train_size=100",
-        "--data.batch_size=20",
-        "--figures.confusion_every_n_epochs=0",
-    ]
-    figures = ("reliability", "filters", "feature_maps", "predictions", "mistakes")
-    more = ["--version=v", *(f"--figures.{figure}_every_n_epochs=0" for figure in figures)]
+    sizes = ["--data.val_size=100", "--data.train_size=100", "--data.batch_size=20"]
+    more = ["--version=v", "--figures.every_n_epochs=0"]
     assert main(["fit", *args, *small, *sizes, *more]) == 0
     lines = Path("lightning_logs/cnn/v/metrics.csv").read_text().splitlines()
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))

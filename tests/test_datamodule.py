@@ -9,10 +9,11 @@ from lightning.pytorch import Callback
 from trees import write_class_folders
 
 from cifar_lightning.data import datamodule, synthetic
+from cifar_lightning.data.augment import Augmentation
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.folders import ClassFolders
 from cifar_lightning.data.sources import default_root
-from cifar_lightning.models import MLPClassifier
+from cifar_lightning.models import MLP, MLPClassifier
 
 SIZES = {"val_size": 20, "batch_size": 16, "eval_batch_size": 7}
 
@@ -28,7 +29,7 @@ def root(tmp_path) -> Path:
 def parts_read(monkeypatch) -> dict[str, list[str]]:
     """The parts that are loaded, and those that are decoded, in order."""
     read: dict[str, list[str]] = {"loaded": [], "decoded": []}
-    load, decode = datamodule.load_part, ClassFolders.decode
+    load, decode = datamodule.load_images, ClassFolders.decode
 
     def load_noted(source, part, root):
         read["loaded"].append(part)
@@ -38,7 +39,7 @@ def parts_read(monkeypatch) -> dict[str, list[str]]:
         read["decoded"].append(part)
         return decode(self, part)
 
-    monkeypatch.setattr(datamodule, "load_part", load_noted)
+    monkeypatch.setattr(datamodule, "load_images", load_noted)
     monkeypatch.setattr(ClassFolders, "decode", decode_noted)
     return read
 
@@ -62,7 +63,7 @@ def synthetic_data(**options) -> CIFAR10DataModule:
 def test_training_and_validation_never_read_the_test_images(make_trainer, root, parts_read):
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"no image")  # whoever reads one fails
-    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier([4])
+    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=2)
     trainer.fit(model, data)
     trainer.validate(model, data, verbose=False)
@@ -76,7 +77,7 @@ def test_training_and_validation_never_read_the_test_images(make_trainer, root, 
 @pytest.mark.parametrize("stage", ["test", "predict"])
 def test_evaluation_reads_the_test_images_alone(make_trainer, root, parts_read, stage):
     data = CIFAR10DataModule(str(root), **SIZES)
-    getattr(make_trainer(), stage)(MLPClassifier([4]), data)
+    getattr(make_trainer(), stage)(MLPClassifier(MLP([4])), data)
     assert parts_read == {"loaded": ["test"], "decoded": ["test"]}
     assert data.train is data.val is None
     assert len(data.test) == 20
@@ -92,7 +93,7 @@ def test_without_a_trainer_both_parts_are_prepared(root, parts_read):
 
 
 def test_images_are_read_once_however_many_stages_follow(make_trainer, root, parts_read):
-    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier([4])
+    data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, data)
     first = data.train
@@ -100,7 +101,7 @@ def test_images_are_read_once_however_many_stages_follow(make_trainer, root, par
         getattr(trainer, stage)(model, data)
     assert parts_read["loaded"] == ["train", "test"]
     assert data.train is first
-    assert "train" not in data._parts  # held once, by the two splits
+    assert "train" not in data._read  # held once, by the two splits
 
 
 # The splits.
@@ -156,7 +157,7 @@ def test_a_validation_split_of_all_images(root):
 def test_no_validation_split_no_loader(make_trainer, root):
     data = CIFAR10DataModule(str(root), val_size=0, batch_size=16)
     trainer = make_trainer(max_epochs=1)
-    trainer.fit(MLPClassifier([4]), data)
+    trainer.fit(MLPClassifier(MLP([4])), data)
     assert data.val_dataloader() == []
     assert len(data.train) == 60
     assert not any(name.startswith("val/") for name in trainer.callback_metrics)
@@ -180,7 +181,7 @@ def test_only_training_images_are_augmented(make_trainer, root):
 
     record = Record()
     data = CIFAR10DataModule(str(root), **SIZES, cutout_px=8)
-    make_trainer(max_epochs=1, callbacks=[record]).fit(MLPClassifier([4]), data)
+    make_trainer(max_epochs=1, callbacks=[record]).fit(MLPClassifier(MLP([4])), data)
     assert torch.equal(torch.cat([batch.images for batch in record.val]), data.val.images)
     assert torch.equal(torch.cat([batch.labels for batch in record.val]), data.val.labels)
     assert [len(batch.labels) for batch in record.val] == [6, 7, 7]
@@ -189,6 +190,54 @@ def test_only_training_images_are_augmented(make_trainer, root):
     assert indices.tolist() != list(range(40))
     images = torch.cat([batch.images for batch in record.train])
     assert all(not torch.equal(image, data.train.images[i]) for image, i in zip(images, indices, strict=True))
+
+
+class Invert(Augmentation):
+    """Invert the colours of some images: an augmentation of a user's own."""
+
+    def __init__(self, share: float = 0.1) -> None:
+        self.share = share
+
+    def draw(self, indices: torch.Tensor, rng: torch.Generator, epoch: int) -> torch.Tensor:
+        return torch.rand(len(indices), generator=rng) < self.share
+
+    def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        return torch.where(drawn[:, None, None, None], 255 - images, images)
+
+
+def test_an_augmentation_of_ones_own_is_one_class(make_trainer, root):
+    class Record(Callback):
+        def __init__(self):
+            self.train, self.val = [], []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.train.append(batch)
+
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.val.append(batch)
+
+    def train(**options) -> tuple[torch.Tensor, torch.Tensor, CIFAR10DataModule]:
+        record, data = Record(), CIFAR10DataModule(str(root), **SIZES, cutout_px=8, seed=2, **options)
+        make_trainer(max_epochs=2, callbacks=[record]).fit(MLPClassifier([4]), data)
+        assert all(torch.equal(b.images, data.val.images[b.indices]) for b in record.val)
+        return *(torch.cat(column) for column in list(zip(*record.train, strict=True))[::2]), data
+
+    plain, order, _ = train()
+    images, same_order, data = train(augmentations=[Invert(0.5)])
+    again, _, _ = train(augmentations=[Invert(0.5)])
+    assert torch.equal(order, same_order)
+    assert torch.equal(images, again)
+    inverted = (images == 255 - plain).flatten(1).all(1)
+    assert (images == plain).flatten(1).all(1)[~inverted].all()  # what the other augmentations draw is as before
+    first, second = inverted.view(2, 40)
+    assert 10 < first.sum() < 30
+    assert not torch.equal(first, second)
+    alone = CIFAR10DataModule(str(root), **SIZES, flip=False, translate_px=0, seed=2, augmentations=[Invert(0.5)])
+    alone.setup("fit")
+    loader = alone.train_dataloader()
+    indices, seen = (torch.cat([getattr(batch, name) for batch in loader]) for name in ("indices", "images"))
+    assert torch.equal((seen == 255 - alone.train.images[indices]).flatten(1).all(1), first)
+    assert data.augmentations[1].share == 0.5
 
 
 def test_test_images_come_as_they_are(root):
@@ -229,7 +278,7 @@ def test_batches_have_the_sizes_asked_for(root):
 # Where the data come from.
 
 
-def test_synthetic_images_announce_themselves(log):
+def test_synthetic_images_are_logged(log):
     data = synthetic_data()
     assert data.is_synthetic
     data.setup("fit")
@@ -248,13 +297,13 @@ def test_real_images_do_not(log, root):
     assert data.describe()["source"] == "class folders"
 
 
-def test_synthetic_splits_are_those_of_the_split_seed():
+def test_synthetic_imagess_are_those_of_the_split_seed():
     data = synthetic_data(split_seed=5, seed=9)
     data.setup("fit")
     data.setup("test")
-    expected = synthetic.synthetic_split("train", 60, 5)
+    expected = synthetic.synthetic_images("train", 60, 5)
     assert data.train.fingerprint == data.val.fingerprint == expected.fingerprint
-    assert data.test.fingerprint == synthetic.synthetic_split("test", 20, 5).fingerprint
+    assert data.test.fingerprint == synthetic.synthetic_images("test", 20, 5).fingerprint
     assert (len(data.train), len(data.val), len(data.test)) == (40, 20, 20)
 
 
@@ -274,7 +323,7 @@ def test_a_description_says_what_was_read(root):
 
 def test_no_data_is_an_error_that_names_the_ways_on(make_trainer, tmp_path):
     with pytest.raises(ValueError, match=r"Expected `data\.root` to hold CIFAR-10[\s\S]*--data\.source synthetic"):
-        make_trainer(max_epochs=1).fit(MLPClassifier([4]), CIFAR10DataModule(str(tmp_path / "none")))
+        make_trainer(max_epochs=1).fit(MLPClassifier(MLP([4])), CIFAR10DataModule(str(tmp_path / "none")))
 
 
 def test_the_root_is_given_or_of_the_environment_or_data(monkeypatch):

@@ -83,7 +83,7 @@ def test_two_processes_predict_every_image_once():
 
 def test_two_processes_train_as_one_does_on_the_same_batches():
     """Without batch statistics and dropout, the mean of two halves' gradients is the gradient of the whole."""
-    net = ("--model", "MLPClassifier", "--model.widths", "[16]", "--model.norm=none", "--model.dropout=0")
+    net = ("--model", "MLPClassifier", "--model.net.widths", "[16]", "--model.net.norm=none", "--model.net.dropout=0")
     main(["fit", *DATA, *net, "--version=one", "--data.batch_size=100"])
     command("fit", *DATA, *net, "--version=two", "--data.batch_size=50", *TWO)
     states = [
@@ -117,7 +117,7 @@ def test_processes_meet_where_no_other_machine_comes(processes):
 
 @pytest.mark.slow
 def test_two_torchrun_nodes_train_as_two_devices_of_one_node():
-    net = ("--model", "MLPClassifier", "--model.widths", "[16]")
+    net = ("--model", "MLPClassifier", "--model.net.widths", "[16]")
     command("fit", *DATA, *net, "--version=one", *TWO)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

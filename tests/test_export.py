@@ -10,12 +10,12 @@ import torch
 from tiny import CNN, DATA, MLP
 
 import cifar_lightning.export as module
+from cifar_lightning import load
 from cifar_lightning.__main__ import main
-from cifar_lightning.trained import load_trained
 
 MODELS = {
-    "mlp": (*MLP, "--model.whiten_components=64"),
-    "cnn": (*CNN, "--model.whiten_px=2", "--model.channels_last=true"),
+    "mlp": (*MLP, "--model.net.whiten_components=64"),
+    "cnn": (*CNN, "--model.net.whiten_px=2", "--model.channels_last=true"),
 }
 
 
@@ -38,7 +38,7 @@ def test_the_file_answers_as_the_checkpoint_for_any_number_of_images(run, form, 
     assert main(["export", "--run", str(run), "--format", form]) == 0
     assert "same class on 500 of 500" in capsys.readouterr().err
     images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
-    model, _ = load_trained(run)
+    model = load(run, device="cpu")
     for n in (1, 7):
         with torch.no_grad():
             expected = model(images[:n])
@@ -82,4 +82,4 @@ def test_places_and_runs_that_are_not_there(run, capsys):
     assert main(["export", "--run", str(run), "--output", "nowhere/model.onnx"]) == 2
     assert "`--output` in a folder that exists" in capsys.readouterr().err
     assert main(["export", "--run", "nowhere"]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "which does not exist" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_the_training_ends_there_and_says_where(net, what, value, capsys):
 
 
 def test_a_rate_that_is_far_too_high_names_a_layer(capsys):
-    train(*MLP, "--model.norm=none", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e30", status=2)
+    train(*MLP, "--model.net.norm=none", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e30", status=2)
     place = r"in the loss, first in the logits, at step 2 \(epoch 1\), learning rate 9\.333e\+29"
     assert re.search(place, capsys.readouterr().err)
 

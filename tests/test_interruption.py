@@ -81,7 +81,7 @@ def test_checkpoints_inside_an_epoch_change_nothing(undisturbed):
 def test_another_number_of_batches_cannot_continue_inside_an_epoch(capsys):
     train("mlp", "part", *signalled(signal.SIGTERM, 13, "mlp"), status=143)
     assert main(["fit", "--run", "lightning_logs/mlp/part", "--data.batch_size=100"]) == 2
-    assert "Expected 10 batches an epoch, as the checkpoint was made inside one, got 5" in capsys.readouterr().err
+    assert "Expected 10 batches per epoch, because the checkpoint was made inside one, got 5" in capsys.readouterr().err
 
 
 def test_a_run_without_a_checkpoint_starts_again(undisturbed):
@@ -93,7 +93,7 @@ def test_a_run_without_a_checkpoint_starts_again(undisturbed):
 
 @pytest.mark.parametrize("after", [11, 19])
 def test_a_crash_in_a_callback_costs_the_epoch_at_hand_and_nothing_else(after):
-    norms = "--layers.norms_every_n_steps=1"
+    norms = "--layers.every_n_steps=1"
     crash = ("--trainer.callbacks=stopping.Fail", f"--trainer.callbacks.after={after}")
     train("cnn", "whole", norms)
     train("cnn", "part", norms, *crash, status=2)

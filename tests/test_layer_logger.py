@@ -7,8 +7,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import CNN, MLP, fit
 
+from cifar_lightning import models
 from cifar_lightning.__main__ import main
-from cifar_lightning.models.cnn import CNNClassifier
 
 
 def scalars(run) -> dict[str, dict[int, float]]:
@@ -17,13 +17,14 @@ def scalars(run) -> dict[str, dict[int, float]]:
 
 
 def test_norms_and_activations_are_those_of_the_network():
-    run = fit(*CNN, "--layers.norms_every_n_steps=5", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.0")
+    run = fit(*CNN, "--layers.every_n_steps=5", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.0")
     found = scalars(run)
     # Ten steps of which every fifth is written, and two epochs.
     assert set(found["step/gradient_norm"]) == {5, 10}
     assert set(found["layer_dead_units/stage1.conv1"]) == {5, 10}
     # With a learning rate of zero the weights at the end are those of every step.
-    model = CNNClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt", widths=[8, 8])
+    model = models.CNNClassifier(models.CNN([8, 8]))
+    model.load_state_dict(torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
     names = [name.removesuffix(".weight") for name, p in model.net.named_parameters() if p.ndim > 1]
     assert {tag for tag in found if tag.startswith("layer_weight_norm/")} == {
         f"layer_weight_norm/{name}" for name in names
@@ -40,7 +41,7 @@ def test_norms_and_activations_are_those_of_the_network():
 
 
 def test_zero_turns_them_off():
-    run = fit(*MLP, "--layers.norms_every_n_steps=0", "--layers.activations_every_n_epochs=0")
+    run = fit(*MLP, "--layers.every_n_steps=0")
     assert not [tag for tag in scalars(run) if tag.startswith("layer_")]
 
 
@@ -49,14 +50,14 @@ def test_they_change_nothing():
         run = fit(*CNN, *options)
         return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
-    on = weights("--layers.norms_every_n_steps=1")
-    off = weights("--layers.norms_every_n_steps=0", "--layers.activations_every_n_epochs=0")
+    on = weights("--layers.every_n_steps=1")
+    off = weights("--layers.every_n_steps=0")
     assert on.keys() == off.keys()
     assert all(torch.equal(on[name], off[name]) for name in on)
 
 
 def test_bad_cadences_are_one_message(capsys):
-    options = ["norms_every_n_steps=-1", "activations_every_n_epochs=-2", "activation_images=1"]
+    options = ["every_n_steps=-1", "images=1"]
     assert main(["fit", *MLP, *(f"--layers.{option}" for option in options)]) == 2
     error = capsys.readouterr().err
     assert all(f"`--layers.{option.split('=')[0]}`" in error for option in options)

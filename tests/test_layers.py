@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cifar_lightning.models.network import Network
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
+from cifar_lightning.analysis.activations import layer_outputs, layer_statistics, plot_feature_maps, pooled
 from cifar_lightning.analysis.attribution import grad_cam, saliency
-from cifar_lightning.analysis.layers import layer_outputs, layer_statistics, plot_feature_maps, pooled
 from cifar_lightning.analysis.probes import plot_probes, probe_accuracy
 from cifar_lightning.models.cnn import CNN
 from cifar_lightning.models.mlp import MLP
-from cifar_lightning.models.network import Network
 from cifar_lightning.models.resnet import ResNet
 
 NETWORKS = {
@@ -152,17 +152,28 @@ def test_attributions_leave_the_network_alone():
     assert not images.requires_grad
 
 
-def test_feature_maps_are_drawn_layer_by_layer():
-    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    outputs = {"stage1.conv1": torch.randn(12, 15, 15), "hidden1": torch.randn(40)}
-    figure = plot_feature_maps(image, outputs, "Feature maps, cnn/version_0", channels=4)
-    assert len(figure.axes) == 1 + 4 + 1
-    labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels == ["image", "stage1.conv1\n12 of 15×15", "", "", "", "hidden1\n40 units"]
-    strongest = outputs["stage1.conv1"].flatten(1).std(1).argmax()
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), outputs["stage1.conv1"][strongest])
-    strip = figure.axes[-1].images[0].get_array()[0]
-    np.testing.assert_array_equal(strip, outputs["hidden1"].sort(descending=True).values)
+def test_feature_maps_are_drawn_image_by_image_and_layer_by_layer():
+    images = {f"image {i}": torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8) for i in range(2)}
+    outputs = {
+        "stage1.conv1": torch.randn(2, 12, 15, 15),
+        "hidden1": torch.randn(2, 40),
+        "last": torch.randn(2, 3, 1, 1),
+    }
+    figure = plot_feature_maps(images, outputs, "Feature maps, cnn/version_0", maps=4)
+    per_image = 1 + 4 + 1 + 3
+    assert len(figure.axes) == 2 * per_image
+    for index in range(2):
+        axes = figure.axes[index * per_image : (index + 1) * per_image]
+        labels = [part.get_ylabel() for part in axes]
+        names = ["stage1.conv1\n12 of 15×15", "", "", "", "hidden1\n40 units", "last\n3 of 1×1", "", ""]
+        assert labels == [f"image {index}", *names]
+        np.testing.assert_array_equal(axes[0].images[0].get_array(), images[f"image {index}"].permute(1, 2, 0))
+        maps = outputs["stage1.conv1"][index]
+        np.testing.assert_array_equal(axes[1].images[0].get_array(), maps[maps.flatten(1).std(1).argmax()])
+        strip = axes[5].images[0].get_array()[0]
+        np.testing.assert_array_equal(strip, outputs["hidden1"][index].sort(descending=True).values)
+    rows = [part.get_subplotspec().rowspan.start for part in figure.axes]
+    assert rows == [0, 1, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7, 7, 7]
     figure.canvas.draw()
 
 

@@ -16,7 +16,7 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.metrics import direction
 
 # 10 batches in each of 4 epochs.
-PLAIN = (*MLP, *BARE, "--model.schedule=constant", "--model.dropout=0")
+PLAIN = (*MLP, *BARE, "--model.schedule=constant", "--model.net.dropout=0")
 
 
 def train(version, *options, status=0):
@@ -58,7 +58,7 @@ KEEP = ("recording.RecordWeights", {})
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_stochastic_weight_averaging_is_in_the_last_checkpoint(norm):
     """The mean of the weights at the starts of epochs 2 to 4."""
-    run = train("swa", callbacks(SWA, KEEP), f"--model.norm={norm}")
+    run = train("swa", callbacks(SWA, KEEP), f"--model.net.norm={norm}")
     starts = torch.load("weights.pt", weights_only=True)
     expected = torch.stack([starts[epoch]["net.head.weight"] for epoch in (1, 2, 3)]).mean(0)
     found = checkpoint(run)["state_dict"]["net.head.weight"]
@@ -71,8 +71,8 @@ def test_stochastic_weight_averaging_is_in_the_last_checkpoint(norm):
 
 
 def test_stochastic_weight_averaging_goes_on_inside_an_epoch():
-    whole = train("whole", callbacks(SWA), "--model.norm=none")
-    part = train("part", callbacks(SWA, ("stopping.StopInside", {"after": 23})), "--model.norm=none")
+    whole = train("whole", callbacks(SWA), "--model.net.norm=none")
+    part = train("part", callbacks(SWA, ("stopping.StopInside", {"after": 23})), "--model.net.norm=none")
     assert checkpoint(part)["global_step"] == 23
     go_on(part, callbacks(SWA))
     for what, value in remains(whole).items():
@@ -258,9 +258,9 @@ def test_overfitting_takes_the_same_batches_in_every_epoch(batches):
 
 
 def test_killed_between_the_averaged_weights_and_their_checkpoint():
-    whole = train("whole", callbacks(SWA), "--model.norm=none")
+    whole = train("whole", callbacks(SWA), "--model.net.norm=none")
     with pytest.raises(PowerCut):
-        train("part", callbacks(("stopping.KillAtEnd", {}), SWA), "--model.norm=none")
+        train("part", callbacks(("stopping.KillAtEnd", {}), SWA), "--model.net.norm=none")
     part = Path("lightning_logs/x/part")
     go_on(part, callbacks(SWA))
     torch.testing.assert_close(

@@ -1,14 +1,30 @@
 from __future__ import annotations
 
+import csv
+import json
 import math
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import BARE, MLP, fit
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from cifar_lightning import CLASSES
-from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
+from cifar_lightning.__main__ import main
+from cifar_lightning.analysis.calibration import reliability
+from cifar_lightning.metrics import (
+    METRICS,
+    CalibrationError,
+    ClassificationMetrics,
+    EpochOutputs,
+    Measure,
+    Reliability,
+    metric_names,
+)
 
 
 def random_outputs(n: int = 500, scale: float = 2.0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,6 +72,7 @@ def test_scores_are_those_of_scikit_learn(scale):
     assert scalars["ece"] == pytest.approx(ece, abs=1e-5)
     assert 0.01 < ece < 0.9  # else it would prove little
     assert set(scalars) == {"loss", "acc", "f1", "ece", *(f"class_acc/{name}" for name in CLASSES)}
+    assert list(scalars) == metric_names()
 
 
 def test_classes_that_never_come_up_do_not_count_in_f1():
@@ -111,6 +128,55 @@ def test_a_loss_that_is_no_number_shows():
     scalars, confusion = evaluate(logits, labels, 5)
     assert scalars["loss"].isnan()
     assert confusion.sum() == 20
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+def test_the_calibration_error_is_that_of_torchmetrics(scale):
+    logits, labels = random_outputs(2000, scale)
+    expected = multiclass_calibration_error(logits.softmax(1), labels, 10, n_bins=15, norm="l1")
+    assert evaluate(logits, labels, 77)[0]["ece"].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_the_calibration_error_depends_on_no_batches():
+    logits, labels = random_outputs(1000)
+    errors = {evaluate(logits, labels, size)[0]["ece"].item() for size in (1, 7, 64, 1000)}
+    errors.add(evaluate(logits.flip(0), labels.flip(0))[0]["ece"].item())
+    assert len(errors) == 1
+
+
+def test_the_bins_of_the_metric_are_those_of_the_figure():
+    logits, labels = random_outputs()
+    metric = CalibrationError()
+    for part in (slice(0, 200), slice(200, None)):
+        metric.update(logits[part].softmax(1), labels[part])
+    found, expected = Reliability.of(metric.sums), reliability(logits.softmax(1), labels)
+    for name in ("counts", "confidence", "accuracy"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert metric.compute().item() == pytest.approx(expected.error, rel=1e-6)
+
+
+def test_a_new_metric_is_a_line(monkeypatch, capsys):
+    top3 = Measure("top-3 accuracy", lambda: MulticlassAccuracy(10, average="micro", top_k=3), is_share=True)
+    monkeypatch.setitem(METRICS, "top3", top3)
+    run = fit(*MLP, *BARE, "--checkpoint.monitor=val/top3", "--early_stopping.monitor=train/top3")
+    printed = capsys.readouterr().err
+    assert main(["test", "--run", str(run)]) == 0
+    printed += capsys.readouterr().err
+    result = json.loads((run / "result.json").read_text())
+    assert result["fit"]["best"]["monitor"] == "val/top3"
+    test = result["test"]["metrics"]["test/top3"]
+    assert 0.3 < test <= 1
+    assert f"top-3 accuracy {test:.4f}" in printed
+    assert printed.count("top-3 accuracy") == 2  # after the training, and after the test
+    header, *rows = csv.reader((run / "metrics.csv").read_text().splitlines())
+    assert {"train/top3", "val/top3"} <= set(header)
+    best = max(float(row[header.index("val/top3")]) for row in rows)
+    events = EventAccumulator(str(run)).Reload()
+    assert [point.value for point in events.Scalars("hp/val/top3")] == [pytest.approx(best)]
+    assert main(["report", "--run", str(run)]) == 0
+    report = (run / "report/report.md").read_text()
+    assert "top-3 accuracy, %" in report
+    assert f"{100 * test:.2f}" in report
 
 
 def test_reset_forgets():

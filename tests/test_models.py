@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier
-from cifar_lightning.models.layers import ACTIVATIONS, initialise, norm_1d, norm_2d
+from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier, introspection
+from cifar_lightning.models.blocks import ACTIVATIONS, initialise, norm_1d, norm_2d
 
 NETS = {
     "mlp": lambda: MLP([32, 16]),
@@ -67,7 +67,7 @@ def test_default_widths():
     ]
     convs = [m for m in CNNClassifier().modules() if isinstance(m, nn.Conv2d)]
     assert [m.out_channels for m in convs] == [64, 64, 128, 128, 256, 256]
-    assert len([m for m in CNNClassifier(widths=[8]).modules() if isinstance(m, nn.Conv2d)]) == 2
+    assert len([m for m in CNNClassifier(CNN([8])).modules() if isinstance(m, nn.Conv2d)]) == 2
     assert n_params(ResNetClassifier()) == 269_722
 
 
@@ -80,10 +80,11 @@ def test_shapes(net):
     scale = net.logit_scale if isinstance(net, CNN) else 1
     torch.testing.assert_close(logits, scale * F.linear(features, net.head.weight, net.head.bias))
     filters = net.first_filters()
-    first = next(net.parameters())
-    assert filters.shape[1] == 3
+    first = next(parameter for parameter in net.parameters() if parameter.requires_grad)
     assert filters.ndim == 4
-    assert torch.equal(filters.flatten(), first.flatten())
+    assert filters.shape[:2] == (len(first), 3)
+    if introspection.fixed_filters(net) is None:
+        assert torch.equal(filters.flatten(), first.flatten())
 
 
 def test_every_parameter_gets_a_gradient(net):
@@ -116,8 +117,7 @@ def test_channels_last_gives_the_same_logits(net):
 
 @pytest.mark.parametrize("classifier", [MLPClassifier, CNNClassifier, ResNetClassifier])
 def test_channels_last_classifiers_keep_their_weights_in_that_order(classifier):
-    options = {"widths": [8]} if classifier is not ResNetClassifier else {}
-    plain, moved = classifier(**options).eval(), classifier(**options, channels_last=True).eval()
+    plain, moved = classifier().eval(), classifier(channels_last=True).eval()
     moved.load_state_dict(plain.state_dict())
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     assert moved.normalize(images).is_contiguous(memory_format=torch.channels_last)
@@ -224,36 +224,42 @@ def test_the_logit_scale_is_a_factor():
 @pytest.mark.parametrize(
     ("make", "messages"),
     [
-        (lambda: MLP([8, 0]), ["Expected every one of `model.widths` to be at least 1 unit, got [8, 0]."]),
-        (lambda: MLP([8], dropout=1.0), ["Expected `model.dropout` in [0, 1), got 1.0."]),
-        (lambda: MLP([8], dropout=-0.1), ["Expected `model.dropout` in [0, 1), got -0.1."]),
-        (lambda: CNN([], []), ["Expected `model.widths` to be 1 to 5 numbers of channels, got []."]),
-        (lambda: CNN([8] * 6, [1] * 6), ["`model.widths` to be 1 to 5 numbers of channels, got [8, 8, 8, 8, 8, 8]."]),
-        (lambda: CNN([8, 0], [1, 1]), ["Expected `model.widths` to be 1 to 5 numbers of channels, got [8, 0]."]),
+        (lambda: MLP([8, 0]), ["Expected every one of `model.net.widths` to be at least 1 unit, got [8, 0]."]),
+        (lambda: MLP([8], dropout=1.0), ["Expected `model.net.dropout` in [0, 1), got 1.0."]),
+        (lambda: MLP([8], dropout=-0.1), ["Expected `model.net.dropout` in [0, 1), got -0.1."]),
+        (lambda: CNN([], []), ["Expected `model.net.widths` to be 1 to 5 numbers of channels, got []."]),
+        (
+            lambda: CNN([8] * 6, [1] * 6),
+            ["`model.net.widths` to be 1 to 5 numbers of channels, got [8, 8, 8, 8, 8, 8]."],
+        ),
+        (lambda: CNN([8, 0], [1, 1]), ["Expected `model.net.widths` to be 1 to 5 numbers of channels, got [8, 0]."]),
         (
             lambda: CNN([8, 8], [2]),
             [
-                "Expected `model.depths` to be 2 numbers of at least 1 convolution, one for each of `model.widths` "
-                "[8, 8], got [2]."
+                "Expected `model.net.depths` to be 2 numbers of at least 1 convolution, one for each of "
+                "`model.net.widths` [8, 8], got [2]."
             ],
         ),
-        (lambda: CNN([8], [0]), ["`model.depths` to be 1 numbers of at least 1 convolution", "got [0]."]),
+        (lambda: CNN([8], [0]), ["`model.net.depths` to be 1 numbers of at least 1 convolution", "got [0]."]),
         (
             lambda: CNN([8], [1], residual=True),
-            ["one of `model.depths` above 1 for `model.residual` to skip, got [1]."],
+            ["one of `model.net.depths` above 1 for `model.net.residual` to skip, got [1]."],
         ),
-        (lambda: CNN([8], [1], kernel_size=4), ["Expected `model.kernel_size` to be an odd number of pixels, got 4."]),
+        (
+            lambda: CNN([8], [1], kernel_size=4),
+            ["Expected `model.net.kernel_size` to be an odd number of pixels, got 4."],
+        ),
         (
             lambda: CNN([8], [1], kernel_size=-1),
-            ["Expected `model.kernel_size` to be an odd number of pixels, got -1."],
+            ["Expected `model.net.kernel_size` to be an odd number of pixels, got -1."],
         ),
-        (lambda: CNN([8], [1], dropout=1.5), ["Expected `model.dropout` in [0, 1), got 1.5."]),
-        (lambda: CNN([8], [1], logit_scale=0.0), ["Expected `model.logit_scale` above 0, got 0.0."]),
+        (lambda: CNN([8], [1], dropout=1.5), ["Expected `model.net.dropout` in [0, 1), got 1.5."]),
+        (lambda: CNN([8], [1], logit_scale=0.0), ["Expected `model.net.logit_scale` above 0, got 0.0."]),
         (
             lambda: CNN([], [1], kernel_size=2, dropout=2.0),
-            ["`model.widths`", "`model.depths`", "`model.kernel_size`", "`model.dropout`"],
+            ["`model.net.widths`", "`model.net.depths`", "`model.net.kernel_size`", "`model.net.dropout`"],
         ),
-        (lambda: ResNet(34), ["Expected `model.depth` to be 18, 20, 32, 44, 56 or 110 layers, got 34."]),
+        (lambda: ResNet(34), ["Expected `model.net.depth` to be 18, 20, 32, 44, 56 or 110 layers, got 34."]),
     ],
 )
 def test_messages(make, messages):
@@ -273,14 +279,21 @@ def test_dirac_convolutions_start_as_the_identity():
 @pytest.mark.parametrize("whiten_px", [0, 2, 3])
 @pytest.mark.parametrize("widths", [[4], [4, 4, 4]])
 def test_smaller_images_down_to_the_stated_size(widths, whiten_px):
-    net = CNN(widths, [1] * len(widths), whiten_px=whiten_px).eval()
-    assert net(torch.randn(2, 3, net.min_image_size, net.min_image_size)).shape == (2, 10)
+    net, smallest = CNN(widths, 1, whiten_px=whiten_px).eval(), 2 ** len(widths) + max(0, whiten_px - 1)
+    assert net(torch.randn(2, 3, smallest, smallest)).shape == (2, 10)
     with pytest.raises(RuntimeError):
-        net(torch.randn(2, 3, net.min_image_size - 1, net.min_image_size - 1))
+        net(torch.randn(2, 3, smallest - 1, smallest - 1))
 
 
 def test_an_mlp_names_all_that_is_wrong():
     with pytest.raises(ValueError) as caught:
         MLP([0], dropout=1.0, whiten_components=3073)
-    for words in ("`model.widths`", "[0]", "`model.dropout`", "1.0", "`model.whiten_components` in [0, 3072]", "3073"):
+    for words in (
+        "`model.net.widths`",
+        "[0]",
+        "`model.net.dropout`",
+        "1.0",
+        "`model.net.whiten_components` in [0, 3072]",
+        "3073",
+    ):
         assert words in str(caught.value)

@@ -5,16 +5,17 @@ import math
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
-from cifar_lightning.models import CNN, MLP, ResNet
+from cifar_lightning.models import CNN, MLP, ResNet, introspection
 from cifar_lightning.optim.groups import parameter_groups
-from cifar_lightning.optim.muon import QUINTIC, Muon, orthogonalize
+from cifar_lightning.optim.muon import Muon, orthogonalize
 from cifar_lightning.optim.schedule import lr_factor
 
 
 @pytest.mark.parametrize("net", [MLP([8]), MLP([8], norm="none"), CNN([8, 8], [1, 2], norm="group"), ResNet(20)])
 def test_weights_decay_and_nothing_else(net):
-    *weights, biases = parameter_groups(net)
+    *weights, biases = parameter_groups(net, net.head)
     expected = {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     assert {id(p) for group in weights for p in group["params"]} == expected
     assert [id(p) for group in weights if group["name"] == "head" for p in group["params"]] == [id(net.head.weight)]
@@ -84,7 +85,7 @@ def newton_schulz_on_singular_values(matrix: torch.Tensor, steps: int) -> torch.
     """The same polynomial, applied to the singular values of one matrix."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     values = values / (values.square().sum().sqrt() + 1e-7)
-    a, b, c = QUINTIC
+    a, b, c = 3.4445, -4.7750, 2.0315  # as published
     for _ in range(steps):
         values = a * values + b * values**3 + c * values**5
     return left * values @ right
@@ -129,7 +130,7 @@ def test_muon_takes_the_steps_written_down():
     """Three steps of every kind of parameter, against the formulas one parameter at a time."""
     torch.manual_seed(0)
     net = CNN([4, 4], [2, 1], norm="batch")
-    optimizer = Muon(parameter_groups(net), lr=0.1, momentum=0.6, head_lr=0.5, bias_lr=2.0, sgd_momentum=0.8)
+    optimizer = Muon(parameter_groups(net, net.head), lr=0.1, momentum=0.6, head_lr=0.5, bias_lr=2.0, sgd_momentum=0.8)
     expected = {name: p.detach().clone() for name, p in net.named_parameters()}
     buffers = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     for _ in range(3):
@@ -174,3 +175,35 @@ def test_muon_names_all_that_is_wrong():
         Muon([torch.zeros(2, 2)], lr=-1, momentum=1.5, newton_schulz_steps=0)
     with pytest.raises(ValueError, match="`newton_schulz_dtype` float32 or bfloat16, got float16"):
         Muon([torch.zeros(2, 2)], newton_schulz_dtype="float16")
+
+
+def test_groups_follow_what_a_parameter_is():
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 8, 8)
+            self.token, self.places = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.zeros(1, 17, 8))
+            self.mix = nn.Parameter(torch.randn(8, 8))
+            self.norm = nn.LayerNorm([17, 8])
+            self.table = nn.Embedding(4, 8)
+            self.classes = nn.Linear(8, 10)
+
+        def forward(self, images):
+            x = self.patches(images).flatten(2).mT
+            x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
+            return self.classes((self.norm(x) @ self.mix)[:, 0] + self.table.weight[0])
+
+    net = Transformer()
+    groups = {group["name"]: group["params"] for group in parameter_groups(net, introspection.head(net))}
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    assert {names[p] for p in groups["weights"]} == {"patches.weight", "mix"}
+    assert [names[p] for p in groups["head"]] == ["classes.weight"]
+    assert len(groups["biases"]) == len(names) - 3
+
+
+def test_the_head_of_a_network_of_torchvision_is_found_whatever_its_name():
+    net = resnet18(num_classes=10)
+    groups = {group["name"]: group["params"] for group in parameter_groups(net, introspection.head(net))}
+    assert groups["head"] == [net.fc.weight]
+    assert all(p.ndim == 4 for p in groups["weights"])
+    assert sum(map(len, groups.values())) == len(list(net.parameters()))

@@ -82,7 +82,7 @@ def test_every_file_is_read_rightly_or_skipped_by_name(made, shown, caplog, capf
     assert [row["file"] for row in as_json] == names
     page = Path("out/images.html").read_text(encoding="utf-8")
     in_page = [html.unescape(name) for name in re.findall(r"<small>(.*?)</small>", page)]
-    assert in_page == names[: inference.SHOWN]
+    assert in_page == names[: inference.MAX_GALLERY]
 
     images = torch.cat(shown).permute(0, 2, 3, 1).numpy().astype(int)
     wrong = {
@@ -101,7 +101,7 @@ def test_every_file_is_read_rightly_or_skipped_by_name(made, shown, caplog, capf
     for name, expected in {
         "phone.heic": ".heic files cannot be read. Convert it to JPEG or PNG.",
         "camera.NEF": ".NEF files cannot be read. Convert it to JPEG or PNG.",
-        "renamed.jpg": "it is no picture in a known format. If it is a picture, convert it to JPEG or PNG.",
+        "renamed.jpg": "it is not a picture in a known format. If it is a picture, convert it to JPEG or PNG.",
         "empty.jpg": "it is empty.",
         "bomb_11000_10000.png": "it has 11000 x 10000 pixels; at most 100,000,000 are decoded. Make it smaller first.",
         "bomb_zTXt.png": "it cannot be read (Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK).",
@@ -111,7 +111,7 @@ def test_every_file_is_read_rightly_or_skipped_by_name(made, shown, caplog, capf
         "pipe.png": "it is not a regular file.",
         "dangling.png": "it cannot be read (No such file or directory).",
         "loop.png": "it cannot be read (Too many levels of symbolic links).",
-        "a/up.png": "it is a link to a folder. Name that folder itself to have its pictures.",
+        "a/up.png": "it is a link to a folder. Give that folder itself to read its pictures.",
     }.items():
         assert reasons[f"{folder}/names_and_places/{name}"] == expected
     assert "Warning" not in capfd.readouterr().err

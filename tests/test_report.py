@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import html.parser
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +12,25 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from test_pages import Reader
 from tiny import CNN, DATA, MLP
 
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
 from cifar_lightning.analysis.calibration import fit_temperature, reliability
 from cifar_lightning.analysis.confusion import class_scores
-from cifar_lightning.report.findings import examine
-from cifar_lightning.report.page import Page, Picture, Section, Table, Text
-from cifar_lightning.report.run import load_run, read_history
+from cifar_lightning.pages import Picture, Section, Text
+from cifar_lightning.report import sections
+from cifar_lightning.report.examination import Examination
+from cifar_lightning.report.run import load_run
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A folder with a CNN that was tested, and an MLP that was not."""
     folder = tmp_path_factory.mktemp("runs")
-    place = ("--save_dir", str(folder), "--version", "v", "--figures.feature_maps_every_n_epochs=0")
-    assert main(["fit", *DATA, *CNN, *place, "--layers.norms_every_n_steps=5"]) == 0
+    place = ("--save_dir", str(folder), "--version", "v", "--figures.every_n_epochs=0")
+    assert main(["fit", *DATA, *CNN, *place, "--layers.every_n_steps=5"]) == 0
     assert main(["test", "--run", str(folder / "cnn/v")]) == 0
     assert main(["fit", *DATA, *MLP, *place]) == 0
     return folder
@@ -43,29 +42,10 @@ def runs(trained, tmp_path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "lightning_logs"))
 
 
-class Reader(html.parser.HTMLParser):
-    """Tags of a page with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data) -> None:
-        self.text += data
-
-    def all(self, *names: str) -> list[tuple[str, dict[str, str | None]]]:
-        return [(tag, attributes) for tag, attributes in self.tags if tag in names]
-
-
 @pytest.mark.parametrize(("name", "split"), [("cnn", "test"), ("mlp", "val")])
-def test_findings_equal_computations_of_another_kind(runs, name, split):
+def test_an_examination_equals_computations_of_another_kind(runs, name, split):
     run = load_run(runs / name / "v")
-    found = examine(run, split)
+    found = Examination(run, split)
     data = run.split(split)
     assert torch.equal(found.images, data.images)
     with torch.no_grad():
@@ -91,7 +71,7 @@ def test_findings_equal_computations_of_another_kind(runs, name, split):
 
 def test_probes_equal_scikit_learn_on_features_taken_by_hand(runs):
     run = load_run(runs / "mlp/v")
-    found = examine(run, "val")
+    found = Examination(run, "val")
     train, val = run.split("train"), run.split("val")
     with torch.no_grad():
         x, y = (run.model.net.features(run.model.normalize(part.images)).double() for part in (train, val))
@@ -101,16 +81,40 @@ def test_probes_equal_scikit_learn_on_features_taken_by_hand(runs):
     assert found.probes["hidden1"] == pytest.approx(ridge.score(((y - mean) / std).numpy(), val.labels))
 
 
-def test_what_is_shown_is_what_it_says(runs):
-    found = examine(load_run(runs / "cnn/v"), "test")
-    assert (found.predictions[found.hits.indices] == found.labels[found.hits.indices]).all()
-    wrong = found.predictions != found.labels
-    assert wrong[found.misses.indices].all()
-    confidences = found.probabilities.amax(1)
-    assert confidences[found.misses.indices].min() >= confidences[wrong].sort(descending=True).values[7]
-    assert found.hits.cam is not None
-    assert found.hits.saliency.shape == found.hits.cam.shape == (len(found.hits.indices), 32, 32)
-    assert list(found.costs) == [*found.layers, "rest"] == [*found.feature_maps, "rest"]
+def test_layers_and_explanations_are_of_the_images_they_are_shown_with(runs):
+    found = Examination(load_run(runs / "cnn/v"), "test")
+    assert (found.predictions[found.correct] == found.labels[found.correct]).all()
+    assert len(found.correct) == round(found.accuracy * len(found.labels)) > 0
+    rows = found.correct[:3]
+    cam = found.grad_cam(rows)
+    assert cam is not None
+    assert found.saliency(rows).shape == cam.shape == (len(rows), 32, 32)
+    torch.testing.assert_close(found.saliency(rows)[1:2], found.saliency(rows[1:2]), rtol=1e-3, atol=1e-6)
+    layers = ["stage1.conv1", "stage1.conv2", "stage2.conv1", "stage2.conv2"]
+    assert list(found.costs) == [*layers, "rest"]
+    assert list(found.feature_maps) == list(found.layer_statistics) == layers
+    assert list(found.layer_features) == list(found.probes) == ["pixels", *layers]
+    with torch.no_grad():
+        features = found.net.features(found.inputs(found.embedded))
+    torch.testing.assert_close(found.features, features)
+
+
+def test_a_section_is_a_function_and_an_entry_of_a_list(runs, monkeypatch):
+    def brightness(exam: Examination) -> Section:
+        figure = Figure(figsize=(4, 3))
+        figure.add_subplot().hist(exam.images.float().mean((1, 2, 3)))
+        return Section("Brightness", [Text(f"Mean: {exam.images.float().mean():.1f}"), Picture("light", figure, "A.")])
+
+    def sounds(exam: Examination) -> str:
+        return "Sounds: images have none."
+
+    monkeypatch.setattr(sections, "SECTIONS", [sounds, brightness, *sections.SECTIONS])
+    assert main(["report", "--run", str(runs / "mlp/v")]) == 0
+    page = check_page(runs / "mlp/v/report")
+    assert page.headings()[1:3] == ["Brightness", "Result"]
+    assert page.headings()[-1] == "Left out"
+    assert page.text.count("Sounds: images have none.") == 1
+    assert (runs / "mlp/v/report/figures/light.png").exists()
 
 
 def check_page(folder: Path) -> Reader:
@@ -156,25 +160,25 @@ def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
 def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypatch):
     import cifar_lightning.data.datamodule as datamodule
 
-    original = datamodule.synthetic_split
+    original = datamodule.synthetic_images
     asked = []
-    monkeypatch.setattr(datamodule, "synthetic_split", lambda part, *rest: asked.append(part) or original(part, *rest))
+    monkeypatch.setattr(datamodule, "synthetic_images", lambda part, *rest: asked.append(part) or original(part, *rest))
     assert main(["report", "--run", str(runs / "mlp/v"), "--images", "6"]) == 0
     assert set(asked) == {"train"}
     page = check_page(runs / "mlp/v/report")
     shown = [attributes["alt"] for _, attributes in page.all("img") if attributes["alt"].startswith("Easiest")]
     assert [alt.endswith(": 6 images.") for alt in shown] == [True]
     assert "100 val SYNTHETIC images" in page.text
-    assert "Grad-CAM" not in page.text
+    assert page.text.count("Grad-CAM is left out") == 1
 
 
 def test_several_runs_stand_side_by_side(runs):
     arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both"]
     assert main(["report", *arguments]) == 0
     page = check_page(Path("both"))
-    assert "Side by side" in page.text
+    assert {"Results", "Accuracy and cost", "Training curves", "Calibration and linear probes"} <= set(page.headings())
     for name in ("cnn/v: Result", "mlp/v: Result"):
-        assert name in page.text
+        assert name in page.headings()
 
 
 def test_a_run_without_held_out_images(runs, capsys):
@@ -185,7 +189,7 @@ def test_a_run_without_held_out_images(runs, capsys):
     assert "`data.val_size: 0`" in error
     assert not (runs / "mlp/all/report").exists()
     assert main(["report", "--run", str(runs / "mlp/all"), "--split", "test"]) == 0
-    assert "none to fit a temperature to" in check_page(runs / "mlp/all/report").text
+    assert "Temperature scaling needs held-out images" in check_page(runs / "mlp/all/report").text
 
 
 @pytest.mark.parametrize("missing", ["folder", "config.yaml", "checkpoints"])
@@ -210,32 +214,6 @@ def test_a_history_that_is_no_table_of_numbers(runs, capsys):
     (runs / "cnn/v/metrics.csv").write_text("epoch,train/acc\n0,many\n")
     assert main(["report", "--run", str(runs / "cnn/v")]) == 2
     assert "Expected numbers in" in capsys.readouterr().err
-
-
-def test_a_history_has_gaps_where_nothing_was_measured(tmp_path):
-    path = tmp_path / "metrics.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["epoch", "val/acc"], ["0", "0.5"], ["1", ""]])
-    history = read_history(path)
-    assert history["epoch"] == [0, 1]
-    assert np.isnan(history["val/acc"][1])
-    assert read_history(tmp_path / "none.csv") == {}
-
-
-def test_what_a_page_shows_is_escaped():
-    evil = '<script>alert("x")</script>'
-    table = Table([evil, "b|c"], [[evil, "1"]], evil)
-    picture = Picture("p", Figure(figsize=(1, 1)), f'" onerror={evil}', table)
-    folded = replace(table, folded=True)
-    page = Page(evil, [Section(evil, [Text(evil), Text(evil, code=True), table, folded, picture])])
-    read = Reader(page.as_html())
-    assert (len(read.all("table")), len(read.all("caption"))) == (3, 2)
-    assert len(read.all("summary")) == page.as_markdown("").count("<summary>") == 2  # the folded one, and the numbers
-    assert not read.all("script")
-    assert all(set(attributes) == {"src", "alt", "width", "height"} for _, attributes in read.all("img"))
-    markdown = page.as_markdown("figures")
-    assert "<script>" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL).replace("\\<script\\>", "")
-    assert "b\\|c" in markdown
 
 
 def test_every_class_is_named():

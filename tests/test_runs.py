@@ -10,25 +10,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_lightning.models import MLPClassifier
+from cifar_lightning import CLASSES
+from cifar_lightning.callbacks.predictions import predictions_csv
+from cifar_lightning.models import MLP, MLPClassifier
 from cifar_lightning.runs import (
+    STATUS,
+    Run,
     check_checkpoint,
-    checkpoint_path,
     claim_folder,
-    config_path,
+    flatten,
     newest_run,
-    read_result,
     release_if_empty,
+    run_lock,
     write_result,
 )
 
 
 def test_entries_of_a_result_are_kept_and_replaced(tmp_path):
-    assert read_result(tmp_path) == {}
+    assert Run(tmp_path).result == {}
     write_result(tmp_path, name="cnn", fit={"seconds": 3})
     write_result(tmp_path, status="completed", fit={"seconds": 4})
     expected = {"name": "cnn", "fit": {"seconds": 4}, "status": "completed"}
-    assert read_result(tmp_path) == expected
+    assert Run(tmp_path).result == expected
     assert json.loads((tmp_path / "result.json").read_text()) == expected
 
 
@@ -55,7 +58,7 @@ def test_what_is_no_number_is_null(tmp_path):
 def test_a_broken_result(tmp_path, text, message):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_result(tmp_path)
+        _ = Run(tmp_path).result
     with pytest.raises(ValueError, match=message):
         write_result(tmp_path, status="completed")
     assert (tmp_path / "result.json").read_text() == text
@@ -181,14 +184,90 @@ def test_no_run_is_the_newest(tmp_path, exists):
         newest_run(tmp_path / "logs")
 
 
-def test_the_configuration_of_a_run(tmp_path):
-    with pytest.raises(ValueError, match=r"Expected `--run` to name .*got .*run, but there is no such folder\."):
-        config_path(tmp_path / "run")
+def test_a_folder_that_is_not_a_run(tmp_path):
+    for attribute in ("config_path", "config_text", "config"):
+        with pytest.raises(ValueError, match=r"Expected the folder of a run.*got .*/run, which does not exist\."):
+            getattr(Run(tmp_path / "run"), attribute)
     (tmp_path / "run").mkdir()
-    with pytest.raises(ValueError, match=r"Expected `--run` to name .*got .*run, but it holds no config.yaml\."):
-        config_path(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"got .*/run, which holds no config.yaml\."):
+        _ = Run(tmp_path / "run").config
     (tmp_path / "run" / "config.yaml").write_text("")
-    assert config_path(tmp_path / "run") == tmp_path / "run" / "config.yaml"
+    assert Run(tmp_path / "run").config_path == tmp_path / "run" / "config.yaml"
+
+
+def test_the_configuration_of_a_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("model:\n  init_args:\n    lr: 1e-3\n")
+    run = Run(str(tmp_path))
+    assert run.config == {"model": {"init_args": {"lr": 0.001}}}  # a number, as on the command line
+    assert run.config_text.startswith("model:")
+    for text, message in ((": {", r"Expected YAML in .*config\.yaml, got:"), ("7", "Expected the options .*, got int")):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            _ = Run(tmp_path).config
+
+
+def test_options_by_the_names_that_are_typed():
+    net = {"class_path": "pkg.nets.MLP", "init_args": {"widths": [1, 2], "norm": None}}
+    tree = {"model": {"class_path": "pkg.A", "init_args": {"net": net, "lr": 0.1}}, "seed": 3, "empty": {}}
+    expected = {"model": "pkg.A", "model.net": "pkg.nets.MLP", "model.net.widths": [1, 2], "model.net.norm": None}
+    assert flatten(tree) == {**expected, "model.lr": 0.1, "seed": 3}
+    assert flatten(tree, short_classes=True) == {**flatten(tree), "model": "A", "model.net": "MLP"}
+
+
+def test_a_run_that_is_not_there_has_no_results(tmp_path):
+    run = Run(tmp_path / "logs/cnn/version_3")
+    assert (run.name, run.version, run.title) == ("cnn", "version_3", "cnn/version_3")
+    assert (run.result, run.status, run.stopped_by, run.is_finished, run.history()) == ({}, None, None, False, {})
+
+
+@pytest.mark.parametrize("status", STATUS)
+def test_how_a_training_ended(tmp_path, status):
+    write_result(tmp_path, status=status, stopped_by="x")
+    run = Run(tmp_path)
+    assert (run.status, run.stopped_by) == (status, "x")
+    assert run.is_finished is (status in ("completed", "early_stopped"))
+
+
+def test_curves_over_epochs(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,val/acc\n0,0.5\n1,\n")
+    history = Run(tmp_path).history()
+    assert history["epoch"] == [0, 1]
+    assert history["val/acc"][0] == 0.5
+    assert history["val/acc"][1] != history["val/acc"][1]
+    (tmp_path / "metrics.csv").write_text("epoch,val/acc\n0,high\n")
+    with pytest.raises(ValueError, match=r"Expected numbers in .*metrics.csv, got: .*high.*Restore the file"):
+        Run(tmp_path).history()
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(ValueError, match=r"Expected predictions in .*test\.csv, found none\. Run `predict --run "):
+        run.predictions()
+    probabilities = torch.rand(5, 10).softmax(1)
+    indices, labels = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([9, 0, 3, 3, 5])
+    run.predictions_path().parent.mkdir()
+    run.predictions_path().write_text(predictions_csv(indices, labels, probabilities))
+    found, order = run.predictions("test"), indices.argsort()
+    assert found.indices.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(found.labels, labels[order])
+    assert torch.equal(found.classes, probabilities.argmax(1)[order])
+    torch.testing.assert_close(found.probabilities, probabilities[order], rtol=0, atol=1e-6)
+    for text in ("index,label\n0,cat\n", f"index,label,prediction,{','.join(CLASSES)}\n0,horse,unicorn" + ",0" * 10):
+        run.predictions_path().write_text(text)
+        with pytest.raises(ValueError, match=r"Expected predictions in .*test\.csv, got:"):
+            run.predictions()
+
+
+def test_one_process_at_a_time_writes_to_a_run(tmp_path):
+    with (
+        run_lock(tmp_path),
+        pytest.raises(ValueError, match=r"Another process is using .*--version"),
+        run_lock(tmp_path),
+    ):
+        pytest.fail("two at once")
+    with run_lock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -205,10 +284,10 @@ def test_the_configuration_of_a_run(tmp_path):
 def test_best_falls_back_to_last_but_not_the_other_way(tmp_path, there, asked, found):
     run = make_run(tmp_path / "run", *there)
     if found:
-        assert checkpoint_path(run, asked) == run / "checkpoints" / f"{found}.ckpt"
+        assert Run(run).checkpoint(asked) == run / "checkpoints" / f"{found}.ckpt"
         return
     with pytest.raises(ValueError, match=rf"Expected the checkpoint {asked}\.ckpt in .*checkpoints, found none"):
-        checkpoint_path(run, asked)
+        Run(run).checkpoint(asked)
 
 
 # Checkpoints.
@@ -216,7 +295,7 @@ def test_best_falls_back_to_last_but_not_the_other_way(tmp_path, there, asked, f
 
 @pytest.fixture
 def model() -> MLPClassifier:
-    return MLPClassifier([4])
+    return MLPClassifier(MLP([4]))
 
 
 @pytest.fixture
@@ -243,7 +322,7 @@ def checkpoint_of(model: torch.nn.Module) -> dict[str, object]:
 def test_a_good_checkpoint(model, path):
     torch.save(checkpoint_of(model), path)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    check_checkpoint(path, MLPClassifier([4]))
+    check_checkpoint(path, MLPClassifier(MLP([4])))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -320,8 +399,8 @@ def test_a_checkpoint_without_weights(model, path):
     ("other", "n", "name"),
     [
         # Wider: the weight and the two parameters and two statistics of the normalisation, and the head.
-        (MLPClassifier([5]), 6, "net.head.weight"),
-        (MLPClassifier([4], norm="none"), 6, r"net\.hidden\.0"),
+        (MLPClassifier(MLP([5])), 6, "net.head.weight"),
+        (MLPClassifier(MLP([4], norm="none")), 6, r"net\.hidden\.0"),
     ],
 )
 def test_weights_of_another_network(model, path, other, n, name):

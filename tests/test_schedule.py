@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from cifar_lightning.models import CNNClassifier, MLPClassifier
+from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier
 
 
 class LearningRates(Callback):
@@ -30,7 +30,7 @@ class LearningRates(Callback):
 def test_the_learning_rate_of_every_step(make_trainer, data, schedule, warmup_epochs):
     rates = LearningRates()
     model = MLPClassifier(
-        [4],
+        MLP([4]),
         optimizer=lambda params: torch.optim.SGD(params, lr=0.2),
         schedule=schedule,
         warmup_epochs=warmup_epochs,
@@ -52,13 +52,13 @@ def test_the_learning_rate_of_every_step(make_trainer, data, schedule, warmup_ep
 
 @pytest.mark.parametrize(("warmup_epochs", "longer"), [(2, False), (3, True)])
 def test_a_warm_up_longer_than_the_training_is_told(make_trainer, data, caplog, warmup_epochs, longer):
-    make_trainer(max_epochs=2).fit(MLPClassifier([4], warmup_epochs=warmup_epochs), data)
+    make_trainer(max_epochs=2).fit(MLPClassifier(MLP([4]), warmup_epochs=warmup_epochs), data)
     assert (f"The warm-up of {warmup_epochs} epochs is longer than the training" in caplog.text) is longer
 
 
 def test_accumulated_batches_make_one_step(make_trainer, data):
     rates = LearningRates()
-    model = MLPClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=1)
+    model = MLPClassifier(MLP([4]), optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=1)
     trainer = make_trainer(max_epochs=2, callbacks=[rates], accumulate_grad_batches=3)
     trainer.fit(model, data)  # 4 batches an epoch: a step of three, and one of what is left
     assert rates.rates == pytest.approx([0.5, 1.0, 1.0, 0.5])
@@ -75,7 +75,9 @@ def test_gradients_that_add_up_stay_where_they_are(make_trainer, data):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             keep.append(torch.empty(8 * 10))  # takes the place of a gradient that was let go
 
-    make_trainer(max_epochs=1, accumulate_grad_batches=2, callbacks=[Places()]).fit(MLPClassifier([8]), datamodule=data)
+    make_trainer(max_epochs=1, accumulate_grad_batches=2, callbacks=[Places()]).fit(
+        MLPClassifier(MLP([8])), datamodule=data
+    )
     assert len(places) == 2
     assert len(set(places)) == 1
 
@@ -84,7 +86,7 @@ def test_gradients_that_add_up_stay_where_they_are(make_trainer, data):
 def test_a_schedule_that_falls_needs_an_end(make_trainer, data, schedule):
     message = rf"`trainer\.max_epochs` or `trainer\.max_steps` for `model\.schedule: {schedule}`.*got neither"
     with pytest.raises(ValueError, match=message):
-        make_trainer(max_epochs=-1).fit(MLPClassifier([4], schedule=schedule), data)
+        make_trainer(max_epochs=-1).fit(MLPClassifier(MLP([4]), schedule=schedule), data)
 
 
 def test_constant_goes_on_without_an_end(make_trainer, data):
@@ -93,7 +95,7 @@ def test_constant_goes_on_without_an_end(make_trainer, data):
             trainer.should_stop = trainer.global_step >= 6
 
     rates = LearningRates()
-    model = MLPClassifier([4], schedule="constant", warmup_epochs=0.5)
+    model = MLPClassifier(MLP([4]), schedule="constant", warmup_epochs=0.5)
     make_trainer(max_epochs=-1, callbacks=[rates, Stop()]).fit(model, data)
     assert rates.rates == pytest.approx([0.05] + [0.1] * (len(rates.rates) - 1))
     assert len(rates.rates) >= 6
@@ -101,13 +103,13 @@ def test_constant_goes_on_without_an_end(make_trainer, data):
 
 def test_a_training_may_end_after_steps(make_trainer, data):
     rates = LearningRates()
-    model = MLPClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=0.5)
+    model = MLPClassifier(MLP([4]), optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=0.5)
     make_trainer(max_steps=6, callbacks=[rates]).fit(model, data)  # which sets no limit to the epochs
     assert rates.rates == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
 
 
 def test_weights_alone_decay(make_trainer, data):
-    model = CNNClassifier([4], optimizer=lambda params: torch.optim.SGD(params, lr=0.1, weight_decay=0.01))
+    model = CNNClassifier(CNN([4]), optimizer=lambda params: torch.optim.SGD(params, lr=0.1, weight_decay=0.01))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, data)
     decays = {p: group["weight_decay"] for group in trainer.optimizers[0].param_groups for p in group["params"]}

@@ -11,10 +11,10 @@ import pytest
 from trees import ARCHIVE, FOLDER, write_class_folders, write_official
 
 from cifar_lightning.data import cache, official
-from cifar_lightning.data.sources import find_source, load_part
+from cifar_lightning.data.sources import find_source, load_images
 
 THREE_WAYS = (
-    r"put the official archive or class folders at --data.root, or set CIFAR10_ROOT",
+    "put the official archive or class folders at --data.root, or set CIFAR10_ROOT",
     "--data.download true",
     "--data.source synthetic",
 )
@@ -84,7 +84,7 @@ def test_broken_source_is_no_reason_to_try_the_next(root, download):
     shutil.rmtree(root / FOLDER)
     (root / ARCHIVE).write_bytes(b"")
     with pytest.raises(ValueError, match=f"{ARCHIVE} to be the published file"):
-        load_part(find_source(root, download, manifest), "train", root)
+        load_images(find_source(root, download, manifest), "train", root)
     (root / ARCHIVE).unlink()
     shutil.rmtree(root / "test")
     with pytest.raises(ValueError, match="missing: test/airplane"):
@@ -110,43 +110,43 @@ def test_download_is_taken(root, monkeypatch):
     assert source.name == "official archive"
 
 
-def test_load_part_decodes_once_and_says_so(root, caplog, monkeypatch):
+def test_load_images_decodes_once_and_logs_it(root, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     write_class_folders(root)
     source = find_source(root, download=False)
-    first = load_part(source, "train", root)
+    first = load_images(source, "train", root)
     assert [record.getMessage() for record in caplog.records] == [
         f"Decoding the training images of {root} (class folders), once for all later runs"
     ]
     monkeypatch.setattr(source, "decode", None)
-    assert load_part(source, "train", root).fingerprint == first.fingerprint
+    assert load_images(source, "train", root).fingerprint == first.fingerprint
     assert len(caplog.records) == 1
     monkeypatch.undo()
-    assert len(load_part(source, "test", root)) == 20
+    assert len(load_images(source, "test", root)) == 20
     assert "Decoding the test images" in caplog.text
 
 
 def test_changed_image_is_decoded_again(root):
     write_class_folders(root)
     source = find_source(root, download=False)
-    before = load_part(source, "train", root)
+    before = load_images(source, "train", root)
     shutil.copy(root / "train" / "dog" / "0000_dog.png", root / "train" / "cat" / "0000_cat.png")
-    after = load_part(source, "train", root)
+    after = load_images(source, "train", root)
     assert (before.images != after.images).flatten(1).any(1).nonzero().flatten().tolist() == [12]
 
 
 READ_ONLY = """
 import logging, os, sys
 from pathlib import Path
-from cifar_lightning.data.sources import find_source, load_part
+from cifar_lightning.data.sources import find_source, load_images
 
 logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
 for root in map(Path, sys.argv[1:]):
     assert not os.access(root, os.W_OK), "this process must not be able to write there"
     source = find_source(root, download=False)
-    print(*(len(load_part(source, part, root)) for part in ("train", "train", "test", "test")))
+    print(*(len(load_images(source, split, root)) for split in ("train", "train", "test", "test")))
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
-print(*(len(load_part(source, part, root)) for part in ("train", "train", "test", "test")))
+print(*(len(load_images(source, split, root)) for split in ("train", "train", "test", "test")))
 try:
     find_source(root / "new", download=True)
 except ValueError as error:
@@ -160,7 +160,7 @@ def test_read_only_roots(tmp_path):
     for root in (cached, fresh):
         write_class_folders(root)
     for part in ("train", "test"):
-        load_part(find_source(cached, download=False), part, cached)
+        load_images(find_source(cached, download=False), part, cached)
     command = [sys.executable, "-c", READ_ONLY, str(cached), str(fresh)]
     if os.geteuid() == 0:  # Permission bits bind root only without these capabilities.
         setpriv = shutil.which("setpriv")
@@ -186,7 +186,7 @@ def test_read_only_roots(tmp_path):
     ]
     assert lines.count("40 40 20 20") == 3
     (warning,) = [line for line in lines if "no cache can be written" in line]
-    assert f"{fresh / cache.FOLDER}: Permission denied; {cached}" in warning
+    assert f"{fresh / cache.CACHE_FOLDER}: Permission denied; {cached}" in warning
     assert f"`data.root` that can be written for `data.download`, got {fresh / 'new'}: Permission denied" in done.stdout
-    assert not (fresh / cache.FOLDER).exists()
+    assert not (fresh / cache.CACHE_FOLDER).exists()
     assert len(list((tmp_path / "user").rglob("*.npz"))) == 2

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_lightning.data.split import Split, content_fingerprint, stratified_indices
+from cifar_lightning.data.split import ImageSet, content_fingerprint, stratified_indices
 
 
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=200), share=st.floats(0, 1), seed=st.integers(0, 2**31))
@@ -75,4 +75,4 @@ def test_fingerprint_is_the_hash_of_the_bytes():
 
 
 def test_length_is_the_number_of_images():
-    assert len(Split(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.long), "")) == 3
+    assert len(ImageSet(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.long), "")) == 3

@@ -159,12 +159,12 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path):
 
 def a_run(**options) -> PlannedRun:
     small = {"data.source": "synthetic", "data.synthetic_train": 300, "data.synthetic_test": 100, "data.val_size": 100}
-    more = {"model": "MLPClassifier", "model.widths": [8], "data.batch_size": 100, "trainer.max_epochs": 1}
+    more = {"model": "MLPClassifier", "model.net.widths": [8], "data.batch_size": 100, "trainer.max_epochs": 1}
     return PlannedRun("one", (), {**more, **small, **options}, {}, 0)
 
 
 def a_sweep(**options) -> Sweep:
-    return Sweep("sweep", [{"model.dropout": [0]}], **options)
+    return Sweep("sweep", [{"model.net.dropout": [0]}], **options)
 
 
 def run_it(run: PlannedRun, **options):
@@ -172,8 +172,8 @@ def run_it(run: PlannedRun, **options):
 
 
 def test_a_run_that_fails_keeps_its_log():
-    outcome = run_it(a_run(**{"model.dropout": 3}))
-    assert "Expected `--model.dropout` in [0, 1), got 3" in outcome.error
+    outcome = run_it(a_run(**{"model.net.dropout": 3}))
+    assert "Expected `--model.net.dropout` in [0, 1), got 3" in outcome.error
     assert outcome.error in " ".join(Path("sweep/logs/one.log").read_text().split())
     assert not done(Path("sweep/one"), ["test"])
 

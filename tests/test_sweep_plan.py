@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SWEEPS = sorted(path for path in (ROOT / "configs/sweeps").rglob("*.yaml") if "\naxes:" in path.read_text())
 SMALL = {
     "model": "MLPClassifier",
-    "model.widths": [16],
+    "model.net.widths": [16],
     "data.source": "synthetic",
     "data.synthetic_train": 400,
     "data.synthetic_test": 100,
@@ -37,7 +37,10 @@ def write(path: str, **arguments) -> Path:
 
 
 def test_axes_are_combined_and_keys_of_one_axis_go_together():
-    axes = [{"model.widths": [[8], [16, 16]], "model.dropout": [0.0, 0.5]}, {"model.optimizer.lr": [0.1, 0.2, 0.3]}]
+    axes = [
+        {"model.net.widths": [[8], [16, 16]], "model.net.dropout": [0.0, 0.5]},
+        {"model.optimizer.lr": [0.1, 0.2, 0.3]},
+    ]
     runs = expand(small(axes=axes, seeds=[3, 5]))
     points = [tuple(run.point.values()) for run in runs]
     assert len(runs) == 2 * 3 * 2
@@ -46,22 +49,22 @@ def test_axes_are_combined_and_keys_of_one_axis_go_together():
     assert [run.seed for run in runs] == [3, 5] * 6
     arguments = runs[0].arguments()
     assert arguments[-2:] == ["--model.optimizer.lr=0.1", "--seed_everything=3"]
-    assert {"--model.widths=[8]", "--model.dropout=0.0", "--data.source=synthetic"} < set(arguments)
+    assert {"--model.net.widths=[8]", "--model.net.dropout=0.0", "--data.source=synthetic"} < set(arguments)
     assert arguments[0] == "--model=MLPClassifier"  # a class comes before its arguments
 
 
 def test_points_may_set_different_keys_and_have_names():
     axis = [
-        {"label": "wide net", "model.widths": [64]},
-        {"label": "no net", "model.widths": [], "model.dropout": 0.5},
+        {"label": "wide net", "model.net.widths": [64]},
+        {"label": "no net", "model.net.widths": [], "model.net.dropout": 0.5},
     ]
     runs = expand(small(axes=[axis, {"model.optimizer.lr": [0.1]}]))
     assert [run.point for run in runs] == [
         {"label": ["wide net"], "model.optimizer.lr": 0.1},
         {"label": ["no net"], "model.optimizer.lr": 0.1},
     ]
-    assert "--model.dropout=0.5" in runs[1].arguments()
-    assert "--model.dropout=0.5" not in runs[0].arguments()
+    assert "--model.net.dropout=0.5" in runs[1].arguments()
+    assert "--model.net.dropout=0.5" not in runs[0].arguments()
     assert runs[0].id.startswith("widenet,lr=0.1,seed=0-")
 
 
@@ -87,7 +90,7 @@ def test_ids_depend_on_the_settings_and_on_nothing_else():
 
 def test_ids_are_names_of_files_whatever_the_values():
     value = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "weight_decay": "a/b\0 \n"}}
-    runs = expand(small(axes=[{"model.optimizer": [value]}, {"model.widths": [list(range(1, 200))]}]))
+    runs = expand(small(axes=[{"model.optimizer": [value]}, {"model.net.widths": [list(range(1, 200))]}]))
     assert runs[0].id.startswith("optimizer=SGD-0.1-ab,widths=1-2-3")
     assert re.fullmatch(r"[\w.+=,-]{1,120}", runs[0].id)
 
@@ -122,8 +125,8 @@ def test_all_that_is_wrong_comes_in_one_message():
 
 
 def test_a_baseline_is_a_label_of_either_kind_of_axis():
-    small(baseline="a", axes=[[{"label": "a", "model.dropout": 0.0}, {"label": "b", "model.dropout": 0.1}]])
-    small(baseline="a", axes=[{"label": ["a", "b"], "model.dropout": [0.0, 0.1]}])
+    small(baseline="a", axes=[[{"label": "a", "model.net.dropout": 0.0}, {"label": "b", "model.net.dropout": 0.1}]])
+    small(baseline="a", axes=[{"label": ["a", "b"], "model.net.dropout": [0.0, 0.1]}])
 
 
 def test_too_many_runs():
@@ -158,12 +161,12 @@ def test_files_that_are_no_sweep(text, message):
 
 
 def test_every_combination_is_looked_at_before_anything_starts():
-    axis = [{"model.dropout": 2.0}, {"model.dropout": 0.1}, {"model.norm": "loud"}, {"model.nothing": 1}]
+    axis = [{"model.net.dropout": 2.0}, {"model.net.dropout": 0.1}, {"model.net.norm": "loud"}, {"model.nothing": 1}]
     sweep = small(axes=[axis], seeds=[0, 1])
     with pytest.raises(ValueError, match="got 3 that are not") as caught:
         check_runs(sweep, expand(sweep))
     message = str(caught.value)
-    for words in ("Expected `model.dropout` in [0, 1), got 2.0", "loud", "nothing"):
+    for words in ("Expected `model.net.dropout` in [0, 1), got 2.0", "loud", "nothing"):
         assert words in message
     assert message.count("seed=0") == 3
     assert "seed=1" not in message
@@ -171,7 +174,7 @@ def test_every_combination_is_looked_at_before_anything_starts():
 
 
 def test_what_is_wrong_with_all_combinations_is_said_once():
-    sweep = small(axes=[{"model.dropout": [0.1, 0.2, 0.3, 0.4, 0.5]}], options={"model.norm": "loud"})
+    sweep = small(axes=[{"model.net.dropout": [0.1, 0.2, 0.3, 0.4, 0.5]}], options={"model.net.norm": "loud"})
     with pytest.raises(ValueError, match="got 5 that are not") as caught:
         check_runs(sweep, expand(sweep))
     message = str(caught.value)
@@ -192,7 +195,7 @@ def test_combinations_that_come_to_the_same_settings():
 
 
 def test_costs_are_those_of_the_networks():
-    sweep = small(axes=[{"model.widths": [[16], [2048, 2048]]}], seeds=[0, 1])
+    sweep = small(axes=[{"model.net.widths": [[16], [2048, 2048]]}], seeds=[0, 1])
     runs = expand(sweep)
     costs = check_runs(sweep, runs)
     assert [costs[run.id].params for run in runs[::2]] == [
@@ -212,11 +215,15 @@ def test_more_hours_than_allowed():
 
 
 def test_labels_of_several_axes_are_joined():
-    axes = [[{"label": "net A", "model.widths": [8]}], [{"label": "dry", "model.dropout": 0}], {"model.norm": ["none"]}]
+    axes = [
+        [{"label": "net A", "model.net.widths": [8]}],
+        [{"label": "dry", "model.net.dropout": 0}],
+        {"model.net.norm": ["none"]},
+    ]
     (run,) = expand(small(axes=axes, seeds=[3]))
-    assert run.point == {"label": ["net A", "dry"], "model.norm": "none"}
+    assert run.point == {"label": ["net A", "dry"], "model.net.norm": "none"}
     assert run.id.startswith("netA-dry,norm=none,seed=3-")
-    assert run.options.items() >= {"model.widths": [8], "model.dropout": 0, "model.norm": "none"}.items()
+    assert run.options.items() >= {"model.net.widths": [8], "model.net.dropout": 0, "model.net.norm": "none"}.items()
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -9,21 +9,21 @@ from sklearn.ensemble import RandomForestClassifier
 
 from cifar_lightning import CLASSES
 from cifar_lightning.data import synthetic
-from cifar_lightning.data.split import Split, content_fingerprint
-from cifar_lightning.data.synthetic import MOTIFS, render_split, synthetic_split
+from cifar_lightning.data.split import ImageSet, content_fingerprint
+from cifar_lightning.data.synthetic import MOTIFS, render_images, synthetic_images
 
 
 @pytest.fixture(scope="module")
-def train() -> Split:
-    return synthetic_split("train", 3000)
+def train() -> ImageSet:
+    return synthetic_images("train", 3000)
 
 
 @pytest.fixture(scope="module")
-def test() -> Split:
-    return synthetic_split("test", 1000)
+def test() -> ImageSet:
+    return synthetic_images("test", 1000)
 
 
-def digests(split: Split) -> set[bytes]:
+def digests(split: ImageSet) -> set[bytes]:
     return {image.numpy().tobytes() for image in split.images}
 
 
@@ -51,7 +51,7 @@ def test_pixels_use_the_range_and_seldom_clip(train):
 @pytest.mark.parametrize("n", [10, 17, 300])
 def test_classes_are_balanced_and_the_first_get_the_remainder(n):
     expected = [n // 10 + (label < n % 10) for label in range(10)]
-    assert torch.bincount(render_split(n, 3).labels, minlength=10).tolist() == expected
+    assert torch.bincount(render_images(n, 3).labels, minlength=10).tolist() == expected
 
 
 def test_classes_come_shuffled(train):
@@ -61,7 +61,7 @@ def test_classes_come_shuffled(train):
 
 def test_pixels_are_the_same_on_every_machine():
     # By construction, see the module: whoever changes them changes every published number, knowingly.
-    assert render_split(30, 0).fingerprint == "8f8f0204cf148a80a19a8d487eaa0d9efad49687e6446e3ada54489ba9524e04"
+    assert render_images(30, 0).fingerprint == "8f8f0204cf148a80a19a8d487eaa0d9efad49687e6446e3ada54489ba9524e04"
 
 
 def test_pixels_do_not_depend_on_the_number_of_threads():
@@ -70,7 +70,7 @@ def test_pixels_do_not_depend_on_the_number_of_threads():
         fingerprints = set()
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            fingerprints.add(render_split(400, 5).fingerprint)
+            fingerprints.add(render_images(400, 5).fingerprint)
     finally:
         torch.set_num_threads(threads)
     assert len(fingerprints) == 1
@@ -78,24 +78,24 @@ def test_pixels_do_not_depend_on_the_number_of_threads():
 
 def test_pixels_do_not_depend_on_the_global_generators():
     torch.manual_seed(1)
-    first = render_split(50, 5).fingerprint
+    first = render_images(50, 5).fingerprint
     torch.manual_seed(2)
-    assert render_split(50, 5).fingerprint == first
+    assert render_images(50, 5).fingerprint == first
 
 
-def test_no_image_is_in_both_parts_or_twice(train, test):
+def test_no_image_is_in_both_splits_or_twice(train, test):
     assert len(digests(train)) == len(train)
     assert len(digests(test)) == len(test)
     assert not digests(train) & digests(test)
 
 
-def test_parts_of_neighbouring_seeds_share_no_image():
-    parts = [digests(synthetic_split(part, 50, seed)) for seed in range(4) for part in ("train", "test")]
-    assert len(set.union(*parts)) == 8 * 50
+def test_splits_of_neighbouring_seeds_share_no_image():
+    sets = [digests(synthetic_images(split, 50, seed)) for seed in range(4) for split in ("train", "test")]
+    assert len(set.union(*sets)) == 8 * 50
 
 
-def test_mean_colour_tells_nothing_about_the_class(train, test):
-    def colours(split: Split) -> np.ndarray:
+def test_mean_colour_does_not_predict_the_class(train, test):
+    def colours(split: ImageSet) -> np.ndarray:
         pixels = split.images.float()
         return torch.cat([pixels.mean((2, 3)), pixels.mean((1, 2, 3))[:, None]], dim=1).numpy()
 
@@ -104,7 +104,7 @@ def test_mean_colour_tells_nothing_about_the_class(train, test):
 
 
 def test_nearest_class_template_fails(train, test):
-    def grey(split: Split) -> torch.Tensor:
+    def grey(split: ImageSet) -> torch.Tensor:
         return split.images.float().mean(1).flatten(1)
 
     templates = torch.stack([grey(train)[train.labels == label].mean(0) for label in range(10)])
@@ -116,7 +116,7 @@ def test_every_motif_contrasts_with_its_background_in_both_polarities(monkeypatc
     masks = []
     motif = synthetic._motif
     monkeypatch.setattr(synthetic, "_motif", lambda *args: masks.append(motif(*args)) or masks[-1])
-    split = render_split(1000, 0)
+    split = render_images(1000, 0)
     for label, mask in enumerate(map(torch.from_numpy, masks)):
         grey = split.images[split.labels == label].float().mean(1)
         inside = (grey * mask).sum((1, 2)) / mask.sum((1, 2))
@@ -135,26 +135,26 @@ def test_every_motif_is_its_own_mirror_image_up_to_a_rotation():
 
 
 @pytest.mark.parametrize("n", [-1, 0, 9])
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_too_few_images_name_the_argument(part, n):
-    message = f"Expected `data.synthetic_{part}` to be at least 10, one image a class, got {n}."
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_too_few_images_name_the_argument(split, n):
+    message = f"Expected `data.synthetic_{split}` to be at least 10, one image per class, got {n}."
     with pytest.raises(ValueError, match=re.escape(message)):
-        synthetic_split(part, n)
+        synthetic_images(split, n)
     with pytest.raises(ValueError, match=f"Expected `n` to be at least 10, .* got {n}."):
-        render_split(n, 0)
+        render_images(n, 0)
 
 
 def test_all_problems_come_in_one_message():
     with pytest.raises(ValueError, match=r"(?s)`data\.synthetic_train`.*got 3\..*Expected `seed`.*got -1\."):
-        synthetic_split("train", 3, seed=-1)
+        synthetic_images("train", 3, seed=-1)
 
 
-def test_unknown_part_is_named():
-    with pytest.raises(ValueError, match="Expected `part` to be 'train' or 'test', got 'val'"):
-        synthetic_split("val", 10)  # type: ignore[arg-type]
+def test_unknown_split_is_named():
+    with pytest.raises(ValueError, match="Expected `split` to be 'train' or 'test', got 'val'"):
+        synthetic_images("val", 10)  # type: ignore[arg-type]
 
 
 def test_more_images_than_memory_holds_are_refused():
     message = "Expected `data.synthetic_train` to be at most 1,000,000 images, which are kept in memory, got 1000001."
     with pytest.raises(ValueError, match=re.escape(message)):
-        synthetic_split("train", 1_000_001)
+        synthetic_images("train", 1_000_001)

@@ -10,13 +10,15 @@ from tiny import CNN, DATA, fit
 
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
-from cifar_lightning.callbacks.records import flatten
+from cifar_lightning.analysis.figures import FIGURES
+from cifar_lightning.callbacks.records import table_row
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    assert main(["fit", *DATA, *CNN, "--figures.projector_images=30", "--save_dir", str(folder), "--version", "v"]) == 0
+    options = ("--model.net.whiten_px=2", "--figures.every_n_epochs=1", "--save_dir", str(folder), "--version", "v")
+    assert main(["fit", *DATA, *CNN, *options]) == 0
     assert main(["test", "--run", str(folder / "cnn/v")]) == 0
     return folder / "cnn/v"
 
@@ -40,8 +42,7 @@ def test_scalars_by_step_and_by_epoch(events):
 
 def test_figures(events):
     images = events.Tags()["images"]
-    of_a_split = ("confusion", "reliability", "predictions", "mistakes", "feature_maps_1", "feature_maps_2")
-    assert set(images) == {"filters/first_layer"} | {f"{s}/{name}" for s in ("val", "test") for name in of_a_split}
+    assert set(images) == {f"{split}/{name}" for split in ("val", "test") for name in FIGURES}
     assert len(events.Images("val/confusion")) == 2  # one each validation
     assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in events.Images("val/confusion"))
 
@@ -52,15 +53,15 @@ def test_features_with_their_pictures_and_classes(run):
     (folder,) = (path.parent for path in run.rglob("metadata.tsv"))
     names = (folder / "metadata.tsv").read_text().split()
     rows = (folder / "tensors.tsv").read_text().splitlines()
-    assert len(names) == len(rows) == 30
+    assert len(names) == len(rows) == 100
     assert set(names) <= set(CLASSES)
     assert len(rows[0].split()) == 8
     with Image.open(folder / "sprite.png") as sprite:
-        assert sprite.size == (6 * 32, 6 * 32)
+        assert sprite.size == (10 * 32, 10 * 32)
 
 
 def test_no_features_are_no_folder():
-    run = fit(*CNN, "--figures.projector_images=0")
+    run = fit(*CNN, "--figures.show=[confusion]")
     assert not list(run.rglob("metadata.tsv"))
 
 
@@ -78,17 +79,21 @@ def test_hparams_end_in_final_metrics(events):
     assert [point.value for point in events.Scalars("hp/val/acc")] == [pytest.approx(best)]
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    assert start.hparams["model.widths"].string_value == "[8, 8]"
+    assert start.hparams["model.net.widths"].string_value == "[8, 8]"
     assert start.hparams["model.optimizer.lr"].number_value == pytest.approx(0.1)
     assert start.hparams["params"].number_value > 0
 
 
-def test_flatten_joins_keys_and_keeps_plain_values():
-    tree = {"model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}}, "seed": 3, "x": None}
-    assert flatten(tree) == {
+def test_hyperparameters_are_numbers_and_texts():
+    tree = {
+        "model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}},
+        "seed": 3,
+        "x": None,
+        "data": {"root": "/r"},
+    }
+    assert table_row(tree) == {
         "model": "A",
         "model.widths": "[1, 2]",
         "model.flag": "True",
         "seed": 3,
-        "x": "None",
     }

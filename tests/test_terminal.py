@@ -13,7 +13,13 @@ import pytest
 
 from cifar_lightning.terminal import LossyStream, run_command, run_script, stray_rank
 
-TINY = ["fit", "--model=MLPClassifier", "--model.widths=[8]", "--data.source=synthetic", "--data.synthetic_train=200"]
+TINY = [
+    "fit",
+    "--model=MLPClassifier",
+    "--model.net.widths=[8]",
+    "--data.source=synthetic",
+    "--data.synthetic_train=200",
+]
 TINY += ["--data.synthetic_test=20", "--data.val_size=100", "--data.batch_size=50", "--trainer.max_epochs=1"]
 LAUNCHERS = {
     "torchrun": {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "first", "MASTER_PORT": "29500"},

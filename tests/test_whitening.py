@@ -50,7 +50,7 @@ def test_principal_components_are_whitened():
 def test_the_whitening_layer_is_computed_and_not_trained():
     net, images = CNN([8], [1], whiten_px=2), torch.randn(20, 3, 32, 32)
     net.initialise_from(images)
-    assert torch.equal(net.first_filters(), whitening_filters(images, 2))
+    assert torch.equal(net.fixed_filters(), whitening_filters(images, 2))
     assert not net.whiten[0].weight.requires_grad
     plain = CNN([8], [1])
     before = plain.first_filters().clone()

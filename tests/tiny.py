@@ -16,16 +16,10 @@ DATA = (
     "--trainer.max_epochs=2",
     "--trainer.log_every_n_steps=1",
 )
-FIGURES = ("confusion", "reliability", "filters", "feature_maps", "predictions", "mistakes")
-BARE = (
-    *(f"--figures.{name}_every_n_epochs=0" for name in FIGURES),
-    "--figures.projector_images=0",
-    "--layers.norms_every_n_steps=0",
-    "--layers.activations_every_n_epochs=0",
-)
+BARE = ("--figures.every_n_epochs=0", "--layers.every_n_steps=0")
 """No figures, which take most of the time of a tiny training."""
-MLP = ("--model", "MLPClassifier", "--model.widths", "[32]")
-CNN = ("--model", "CNNClassifier", "--model.widths", "[8, 8]", "--model.dropout", "0.2")
+MLP = ("--model", "MLPClassifier", "--model.net.widths", "[32]")
+CNN = ("--model", "CNNClassifier", "--model.net.widths", "[8, 8]", "--model.net.dropout", "0.2")
 
 
 def fit(*args: object) -> Path:

@@ -1,73 +1,45 @@
-"""Whether the confidence of a network can be trusted: reliability diagrams and temperature scaling."""
+"""Calibration: reliability diagrams and temperature scaling."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from matplotlib.figure import Figure
+from scipy.optimize import brentq
 from torch import Tensor
 
 from cifar_lightning.analysis.style import BLUE, GREY, ORANGE, new_figure
+from cifar_lightning.metrics import N_BINS, Reliability, bin_sums
 
 __all__ = ["Reliability", "fit_temperature", "plot_reliability", "reliability"]
 
 TEMPERATURES = (0.05, 20.0)
-"""The scaling is sought between these; a network beyond them is wrong in other ways."""
+"""Smallest and largest temperature of the search."""
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Predictions in bins of equal width by the probability of the predicted class.
-
-    Attributes:
-        counts: int64 (bins,), predictions in each.
-        confidence: float64 (bins,), mean probability of those; 0 where there are none.
-        accuracy: float64 (bins,), share of those that are right; 0 where there are none.
-    """
-
-    counts: Tensor
-    confidence: Tensor
-    accuracy: Tensor
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: the gap between confidence and accuracy, averaged over predictions."""
-        gaps = (self.confidence - self.accuracy).abs()
-        return float((gaps * self.counts).sum() / self.counts.sum().clamp(min=1))
-
-
-def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliability:
-    """Bins predictions as Guo et al. 2017 (arXiv 1706.04599) do.
+def reliability(probabilities: Tensor, labels: Tensor, bins: int = N_BINS) -> Reliability:
+    """Return the predictions in bins of equal width by confidence, as Guo et al. 2017 (arXiv 1706.04599).
 
     Args:
         probabilities: float (N, C), rows that sum to 1.
         labels: int64 (N,).
         bins: of equal width in [0, 1]; a probability on a border belongs to the bin above it, and 1 to the last.
     """
-    confidences, predictions = probabilities.double().max(1)
-    where = (confidences * bins).long().clamp(max=bins - 1)
-    right = (predictions == labels).double()
-    counts = torch.bincount(where, minlength=bins)
-    least = counts.clamp(min=1)
-    return Reliability(
-        counts,
-        torch.bincount(where, confidences, minlength=bins) / least,
-        torch.bincount(where, right, minlength=bins) / least,
-    )
+    return Reliability.of(bin_sums(probabilities, labels, bins))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that gives the lowest cross-entropy: logits are to be divided by it (Guo et al. 2017).
+    """Return the temperature, to divide logits by, that gives the lowest cross-entropy (Guo et al. 2017).
 
-    The cross-entropy is convex in the inverse of the temperature, so its slope has one root, which bisection finds.
+    The cross-entropy is convex in the inverse of the temperature, so its slope has one root.
 
     Args:
         logits: float (N, C), of images that neither training nor the reported numbers saw.
         labels: int64 (N,).
 
     Returns:
-        A temperature in [0.05, 20]; above 1 for a network that is too sure of itself.
+        A temperature in [0.05, 20]; above 1 for an overconfident network.
     """
     logits = logits.double()
     target = logits.gather(1, labels[:, None])[:, 0].mean()
@@ -80,18 +52,15 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return TEMPERATURES[1]
     if slope(high) <= 0:
         return TEMPERATURES[0]
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return 2 / (low + high)
+    return 1 / brentq(slope, low, high)
 
 
-def plot_reliability(diagrams: dict[str, Reliability], title: str) -> Figure:
-    """Draws accuracy against confidence, and how many predictions lie where.
+def plot_reliability(diagrams: Mapping[str, Reliability], title: str) -> Figure:
+    """Draw accuracy against confidence, and the number of predictions in each bin.
 
     Args:
-        diagrams: what to compare, by name, two at most.
-        title: what the predictions are of.
+        diagrams: one or two, by name.
+        title: of which predictions.
     """
     figure = new_figure(6.4, 5.6, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

@@ -1,9 +1,10 @@
-"""The confusion matrix: scores of each class, and a picture."""
+"""The confusion matrix: scores of each class, and a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -13,27 +14,30 @@ __all__ = ["class_scores", "plot_confusion", "row_normalised"]
 
 
 def row_normalised(matrix: Tensor) -> Tensor:
-    """Counts (C, C) as shares of each true class, float64; a class without images gives a row of zeros."""
+    """Return counts (C, C) as shares of each true class, float64; a class without images has a row of zeros."""
     counts = matrix.double()
     return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
 
 def class_scores(matrix: Tensor) -> list[tuple[float, float, float, int]]:
-    """Precision, recall, F1 and number of images of each class; a score without a denominator is 0.
+    """Return precision, recall, F1 and number of images of each class; a score without a denominator is 0.
 
     Args:
         matrix: int64 (C, C), true classes in rows and predicted classes in columns.
     """
-    scores = []
-    for index in range(len(matrix)):
-        hits, predicted, true = (int(n) for n in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum()))
-        precision, recall = hits / max(predicted, 1), hits / max(true, 1)
-        scores.append((precision, recall, 2 * hits / max(predicted + true, 1), true))
-    return scores
+    from sklearn.metrics import precision_recall_fscore_support  # slow to import, and only needed here
+
+    n = len(matrix)
+    true, predicted = (index.flatten().numpy() for index in torch.meshgrid(*[torch.arange(n)] * 2, indexing="ij"))
+    weights = matrix.flatten().numpy()
+    scores = precision_recall_fscore_support(
+        true, predicted, labels=range(n), sample_weight=weights, average=None, zero_division=0
+    )
+    return [(float(p), float(r), float(f), int(count)) for p, r, f, count in zip(*scores, strict=True)]
 
 
 def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str) -> Figure:
-    """Draws counts as numbers, and their share of the true class as colour.
+    """Draw counts as numbers, and their share of the true class as colour.
 
     Args:
         matrix: int64 (C, C), true classes in rows and predicted classes in columns.

@@ -12,7 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["LayerCost", "layer_costs"]
+from cifar_lightning.analysis.activations import evaluating
+
+__all__ = ["LayerCost", "depth", "flops_per_image", "layer_costs"]
+
+
+def flops_per_image(net: nn.Module) -> int:
+    """Return the floating-point operations of a forward pass of one image; a multiply-add counts as two."""
+    image = next(net.parameters()).new_zeros(1, 3, 32, 32)
+    with evaluating(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.forward(image)  # not the compiled call, which hides its operations
+    return counter.get_total_flops()
+
+
+def depth(net: nn.Module) -> int:
+    """Return the number of linear and convolutional layers with trained weights."""
+    layers = (module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    return sum(layer.weight.requires_grad for layer in layers)
 
 
 @dataclass(frozen=True)

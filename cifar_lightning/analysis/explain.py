@@ -8,13 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cifar_lightning.analysis.style import image_array, new_figure
+from cifar_lightning.analysis.style import MARKERS, PALETTE, image_array, new_figure
 
-__all__ = ["PALETTE", "plot_embedding", "plot_explanations"]
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#B8A300")
-MARKERS = "osv^D<>PX*"
-"""Ten colours and ten shapes: those who cannot tell the colours apart have the shapes."""
+__all__ = ["plot_embedding", "plot_explanations"]
 
 
 def plot_explanations(images: Tensor, names: Sequence[str], saliency: Tensor, cam: Tensor | None, title: str) -> Figure:

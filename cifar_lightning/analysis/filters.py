@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,11 +15,11 @@ __all__ = ["plot_filters", "strongest_filters"]
 
 
 def strongest_filters(weights: Tensor, count: int) -> Tensor:
-    """The `count` filters of largest norm, largest first.
+    """Return the filters of largest norm in falling order.
 
     Args:
         weights: float (N, 3, H, W).
-        count: how many to keep; fewer come back when there are fewer.
+        count: largest number of filters to return.
 
     Returns:
         float (min(count, N), 3, H, W).
@@ -26,24 +28,32 @@ def strongest_filters(weights: Tensor, count: int) -> Tensor:
     return weights[norms.argsort(descending=True)[:count]]
 
 
-def plot_filters(weights: Tensor, title: str, count: int = 64) -> Figure:
-    """Draws the strongest filters, each scaled on its own so that grey is zero.
+def plot_filters(kinds: Mapping[str, Tensor], title: str, count: int = 64) -> Figure:
+    """Draw the strongest filters of each kind, each scaled on its own so that grey is zero.
 
     Args:
-        weights: float (N, 3, H, W): kernels of a convolution, or input weights of hidden units.
-        title: what the weights are of.
-        count: filters to draw at most.
+        kinds: by name, float (N, 3, H, W): kernels of a convolution, or input weights of hidden units.
+        title: of which run.
+        count: largest number of filters to draw of each kind.
     """
-    filters = strongest_filters(weights.detach().float().cpu(), count)
+    grids = {name: filter_grid(strongest_filters(weights, count)) for name, weights in kinds.items()}
+    heights = [8 * grid.shape[0] / grid.shape[1] for grid in grids.values()]
+    figure = new_figure(8, sum(heights) + 0.4 * len(grids) + 0.4, title)
+    all_axes = figure.subplots(len(grids), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, (name, grid), weights in zip(all_axes, grids.items(), kinds.values(), strict=True):
+        size = f"{weights.shape[-2]}×{weights.shape[-1]} pixels"
+        axes.set_title(f"{name}: {min(count, len(weights))} strongest of {len(weights)}, {size}", fontsize=9)
+        axes.imshow(grid.numpy(), interpolation="nearest")
+        axes.set_axis_off()
+    return figure
+
+
+def filter_grid(filters: Tensor) -> Tensor:
+    """Return filters (N, 3, H, W) side by side as one image (height, width, 3) in [0, 1]."""
+    filters = filters.detach().float().cpu()
     peak = filters.flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny).view(-1, 1, 1, 1)
     columns = min(16 if filters.shape[-1] < 16 else 8, len(filters))
     # Kernels of 3x3 pixels would be specks: each pixel becomes a square of several.
     zoom = max(1, 32 // filters.shape[-1])
     shown = (filters / peak / 2 + 0.5).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    grid = make_grid(shown, nrow=columns, padding=3, pad_value=1.0)
-    height, width = grid.shape[1:]
-    figure = new_figure(8, 8 * height / width + 0.6, f"{title}: {len(filters)} strongest of {len(weights)}")
-    axes = figure.add_subplot()
-    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_axis_off()
-    return figure
+    return make_grid(shown, nrow=columns, padding=3, pad_value=1.0).permute(1, 2, 0)

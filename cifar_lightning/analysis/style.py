@@ -10,10 +10,13 @@ from torch import Tensor
 
 from cifar_lightning.files import replacing
 
-__all__ = ["BLUE", "DPI", "GREY", "ORANGE", "image_array", "new_figure", "save_figure"]
+__all__ = ["BLUE", "DPI", "GREY", "MARKERS", "ORANGE", "PALETTE", "image_array", "new_figure", "save_figure"]
 
 # Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#B8A300")
+MARKERS = "osv^D<>PX*"
+"""One marker for each colour, so that a chart does not depend on colours."""
 DPI = 100
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from cifar_lightning.data.augment import Augmentation
+from cifar_lightning.data.augment import StandardAugmentation
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.loader import BatchLoader
-from cifar_lightning.data.split import Split
+from cifar_lightning.data.split import ImageSet
 from cifar_lightning.models.classifier import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lightning.models.mlp import MLPClassifier
 
@@ -24,16 +24,16 @@ __all__ = ["bench_input"]
 FLIP, TRANSLATE_PX, CUTOUT_PX = True, 4, 8
 
 
-def in_memory(train: Split, batch_size: int) -> Callable[[int], Tensor]:
+def in_memory(train: ImageSet, batch_size: int) -> Callable[[int], Tensor]:
     """This project's path: shuffle, gather, flip, translate, cutout and normalise whole batches."""
     loader = BatchLoader(
         train.images,
         train.labels,
         batch_size,
-        augmentation=Augmentation(FLIP, TRANSLATE_PX, CUTOUT_PX),
+        augmentations=[StandardAugmentation(FLIP, TRANSLATE_PX, CUTOUT_PX)],
         shuffle=True,
     )
-    normalize = MLPClassifier([]).normalize
+    normalize = MLPClassifier().normalize
 
     def epoch(index: int) -> Tensor:
         loader.set_epoch(index)
@@ -44,7 +44,7 @@ def in_memory(train: Split, batch_size: int) -> Callable[[int], Tensor]:
     return epoch
 
 
-def usual(train: Split, batch_size: int, workers: int) -> Callable[[int], Tensor]:
+def usual(train: ImageSet, batch_size: int, workers: int) -> Callable[[int], Tensor]:
     """The pipeline of most CIFAR-10 scripts: torchvision's CIFAR10, transforms on PIL images, a DataLoader."""
     dataset = datasets.CIFAR10.__new__(datasets.CIFAR10)  # its items, without its files, which may not be here
     dataset.data = train.images.permute(0, 2, 3, 1).numpy()

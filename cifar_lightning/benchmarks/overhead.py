@@ -16,11 +16,10 @@ import torch.nn.functional as F
 
 from cifar_lightning.benchmarks.commands import PROGRAM, run
 from cifar_lightning.cli import Parts
-from cifar_lightning.data.loader import spread
+from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.memory import keep_freed_memory
-from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.schedule import lr_factor
-from cifar_lightning.runs import read_result
+from cifar_lightning.runs import Run
 
 __all__ = ["bare_loop", "bench_overhead"]
 
@@ -42,11 +41,11 @@ def bare_loop(args: list[str]) -> float:
         keep_freed_memory()
     model.to(device).train()
     loader = data.train_dataloader()
-    loader.sizes = tuple(spread(data.image_sizes, trainer.max_epochs))
+    loader.sizes = tuple(stretch_over_epochs(data.image_sizes, trainer.max_epochs))
     model.initialise_from(loader.images)
     if model.compile_net:
         model.net.compile()
-    optimizer = model.optimizer(parameter_groups(model))
+    optimizer = model.make_optimizer()
     peaks = [group["lr"] for group in optimizer.param_groups]
     every, epochs = trainer.accumulate_grad_batches, trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)
@@ -81,7 +80,7 @@ def bench_overhead(args: argparse.Namespace) -> dict[str, Any]:
         def fit(index: int) -> float:
             place = ["--save_dir", folder, "--name", "overhead", "--version", str(index)]
             run([*PROGRAM, "fit", *options, *place, "--trainer.enable_progress_bar=false"])
-            return float(read_result(Path(folder) / "overhead" / str(index))["fit"]["seconds"])
+            return float(Run(Path(folder) / "overhead" / str(index)).result["fit"]["seconds"])
 
         def bare(index: int) -> float:
             child = [sys.executable, "-m", "cifar_lightning.benchmarks.overhead", "fit", *options]

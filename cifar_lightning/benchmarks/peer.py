@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.benchmarks.commands import PROGRAM, run, timed
-from cifar_lightning.runs import read_result
+from cifar_lightning.runs import Run
 
 __all__ = ["bench_peer"]
 
@@ -30,7 +30,7 @@ def bench_peer(args: argparse.Namespace) -> dict[str, Any]:
             results = {}
             for tta in ("none", "flip_translate"):
                 run([*PROGRAM, "test", "--run", str(where), f"--model.tta={tta}"])
-                results[tta] = read_result(where)
+                results[tta] = Run(where).result
             fits.append({"seed": seed, "seconds": seconds, "results": results})
             accuracy = ", ".join(f"{tta} {100 * r['test']['metrics']['test/acc']:.2f}" for tta, r in results.items())
             print(f"{seed:4} {seconds:9.1f}   fit {args.config}: test accuracy {accuracy}", flush=True)

@@ -11,7 +11,7 @@ import torch
 
 from cifar_lightning.benchmarks.steps import time_steps
 from cifar_lightning.memory import keep_freed_memory
-from cifar_lightning.models.cnn import CNNClassifier
+from cifar_lightning.models.cnn import CNN, CNNClassifier
 from cifar_lightning.precision import native_precision
 
 __all__ = ["bench_scale"]
@@ -24,7 +24,7 @@ AXES: dict[str, list[int]] = {"batch_size": [32, 125, 500, 1000], "width": [32, 
 def images_per_second(point: dict[str, int], device: torch.device, precision: str, steps: int) -> list[float]:
     """Rates of a few training steps (forward, backward, SGD) on random images, after two that do not count."""
     widths = [point["width"], 4 * point["width"], 4 * point["width"]]
-    model = CNNClassifier(widths, [point["depth"]] * 3, whiten_px=2, channels_last=True).to(device)
+    model = CNNClassifier(CNN(widths, point["depth"], whiten_px=2), channels_last=True).to(device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
     times = time_steps(model, optimizer, point["batch_size"], device, autocast, steps, uncounted=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import math
 import re
 import statistics
 import subprocess
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.benchmarks.commands import PROGRAM, run
-from cifar_lightning.runs import read_result
+from cifar_lightning.runs import Run
 
 __all__ = ["bench_train"]
 
@@ -28,9 +28,8 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
             where = Path(folder) / "train" / str(seed)
             if args.test:
                 run([*PROGRAM, "test", "--run", str(where)])
-            rows[-1] |= {"seed": seed, "result": read_result(where)}
-            with (where / "metrics.csv").open(encoding="utf-8") as file:
-                values = [float(row["val/acc"]) for row in csv.DictReader(file) if row.get("val/acc")]
+            rows[-1] |= {"seed": seed, "result": Run(where).result}
+            values = [value for value in Run(where).history().get("val/acc", []) if not math.isnan(value)]
             reached = [i for i, value in enumerate(values) if value >= args.target]
             rows[-1]["epochs_to_target"] = reached[0] + 1 if reached else None
             rows[-1]["seconds_to_target"] = rows[-1]["epoch_ends"][reached[0]] if reached else None

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from cifar_lightning.callbacks.pruning import Pruning
+from cifar_lightning.runs import COMPLETED, EARLY_STOPPED, INTERRUPTED, PRUNED
 
 __all__ = ["Ending", "ending", "epochs_processed", "reached"]
 
@@ -17,7 +18,7 @@ class Ending(NamedTuple):
     """How a training ended.
 
     Attributes:
-        status: "completed", "early_stopped", "pruned" or "interrupted".
+        status: one of `STATUS`.
         stopped_by: what ended it, None where it was the length that was asked for.
     """
 
@@ -27,7 +28,7 @@ class Ending(NamedTuple):
     @property
     def is_final(self) -> bool:
         """Whether a continued training ends here again, whatever its length."""
-        return self.status in ("early_stopped", "pruned")
+        return self.status in (EARLY_STOPPED, PRUNED)
 
 
 def reached(epochs: int, steps: int, max_epochs: int | None, max_steps: int | None) -> bool:
@@ -59,7 +60,7 @@ def ending(trainer: Trainer) -> Ending | None:
     """
     epochs = epochs_processed(trainer)
     if reached(epochs, trainer.global_step, trainer.max_epochs, trainer.max_steps):
-        return Ending("completed")
+        return Ending(COMPLETED)
     if not trainer.should_stop or epochs < (trainer.min_epochs or 0) or trainer.global_step < (trainer.min_steps or 0):
         return None
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -67,10 +68,10 @@ def ending(trainer: Trainer) -> Ending | None:
         if (remembered := getattr(callback, "ended", None)) is not None:  # in a checkpoint of `LastCheckpoint`
             return Ending(*remembered)
         if isinstance(callback, Pruning) and callback.pruned:
-            return Ending("pruned", f"Pruning by {callback.metric}")
+            return Ending(PRUNED, f"Pruning by {callback.metric}")
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
-            return Ending("early_stopped", f"EarlyStopping by {callback.monitor}")
+            return Ending(EARLY_STOPPED, f"EarlyStopping by {callback.monitor}")
     for callback in everyone:
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
-            return Ending("interrupted", "max_time")
-    return Ending("interrupted", "trainer.should_stop")
+            return Ending(INTERRUPTED, "max_time")
+    return Ending(INTERRUPTED, "trainer.should_stop")

@@ -2,114 +2,91 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.calibration import plot_reliability, reliability
-from cifar_lightning.analysis.confusion import plot_confusion
-from cifar_lightning.analysis.filters import plot_filters
-from cifar_lightning.analysis.gallery import plot_predictions
-from cifar_lightning.analysis.layers import layer_outputs, plot_feature_maps
-from cifar_lightning.analysis.mistakes import confident_mistakes
+from cifar_lightning.analysis.activations import evaluating
+from cifar_lightning.analysis.figures import FIGURES, Evaluated
 from cifar_lightning.analysis.style import save_figure
 from cifar_lightning.callbacks.context import as_classifier, data_of, gathered, run_folder
 from cifar_lightning.data.loader import Batch
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 
 __all__ = ["FigureLogger"]
 
+logger = logging.getLogger(__name__)
 
-class FigureLogger(Callback):
-    """Draws what a network sees, where it fails and how sure it is.
+PROJECTOR = "projector"
+PROJECTOR_IMAGES = 1000
+ALL = [*FIGURES, PROJECTOR]
 
-    Args:
-        confusion_every_n_epochs: Epochs between two confusion matrices of the validation images; 0 for none.
-        reliability_every_n_epochs: Epochs between two reliability diagrams, accuracy against confidence; 0 for none.
-        filters_every_n_epochs: Epochs between two pictures of the first layer's weights; 0 for none.
-        feature_maps_every_n_epochs: Epochs between two pictures of what each layer makes of an image; 0 for none.
-        predictions_every_n_epochs: Epochs between two grids of predictions; 0 for none.
-        mistakes_every_n_epochs: Epochs between two grids of the most confident mistakes; 0 for none.
-        prediction_images: Images in a grid; those of the predictions are the same each time, spread evenly over the
-            split.
-        feature_map_images: Images to draw feature maps of, the same each time, spread evenly over the split.
-        projector_images: Validation images, spread evenly, whose penultimate features the PROJECTOR tab shows after the
-            training; 0 for none.
 
-    Raises:
-        ValueError: for a number below its least; all problems in one message.
+@dataclass(frozen=True)
+class Pending:
+    """A validation whose figures are drawn if it was the last one.
+
+    Attributes:
+        outputs: indices, labels and logits of the images that this process evaluated.
+        epoch: number of the epoch, from 1.
+        step: optimizer steps up to it.
     """
 
-    def __init__(
-        self,
-        confusion_every_n_epochs: int = 1,
-        reliability_every_n_epochs: int = 5,
-        filters_every_n_epochs: int = 5,
-        feature_maps_every_n_epochs: int = 5,
-        predictions_every_n_epochs: int = 5,
-        mistakes_every_n_epochs: int = 5,
-        prediction_images: int = 40,
-        feature_map_images: int = 2,
-        projector_images: int = 1000,
-    ) -> None:
-        self.cadence = {
-            "confusion": confusion_every_n_epochs,
-            "reliability": reliability_every_n_epochs,
-            "filters": filters_every_n_epochs,
-            "feature_maps": feature_maps_every_n_epochs,
-            "predictions": predictions_every_n_epochs,
-            "mistakes": mistakes_every_n_epochs,
-        }
-        self.prediction_images = prediction_images
-        self.feature_map_images = feature_map_images
-        self.projector_images = projector_images
-        problems = [
-            f"Expected `figures.{name}_every_n_epochs` to be at least 0 epochs, got {every}."
-            for name, every in self.cadence.items()
-            if every < 0
-        ]
-        problems += [
-            f"Expected `figures.{name}` to be at least 1 image, got {count}."
-            for name, count in (("prediction_images", prediction_images), ("feature_map_images", feature_map_images))
-            if count < 1
-        ]
-        if projector_images < 0:
-            problems.append(f"Expected `figures.projector_images` to be at least 0 images, got {projector_images}.")
+    outputs: list[tuple[Tensor, ...]]
+    epoch: int
+    step: int
+
+
+class FigureLogger(Callback):
+    """Log figures of what the network sees, where it fails and how well its confidence is calibrated.
+
+    Args:
+        every_n_epochs: Epochs between two drawings of the validation images; 0 for no figures at all. The figures of
+            the last epoch, of `validate` and of `test` are always drawn.
+        show: Figures to draw: confusion, reliability, filters, feature_maps, predictions, mistakes, projector (features
+            of validation images in TensorBoard's PROJECTOR tab after the training). An empty list for none.
+        images: Largest number of images in the galleries of predictions and mistakes.
+
+    Raises:
+        ValueError: for invalid arguments; all problems in one message.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, show: list[str] = ALL, images: int = 40) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.show = [name for name in show if name != PROJECTOR] if every_n_epochs else []
+        self.projects = PROJECTOR in show and every_n_epochs > 0
+        self.images = images
+        problems = []
+        if every_n_epochs < 0:
+            problems.append(f"Expected `figures.every_n_epochs` to be at least 0 epochs, got {every_n_epochs}.")
+        if unknown := [name for name in show if name not in (*FIGURES, PROJECTOR)]:
+            known = ", ".join((*FIGURES, PROJECTOR))
+            problems.append(f"Expected `figures.show` to be a list of some of {known}; got {', '.join(unknown)}.")
+        if images < 1:
+            problems.append(f"Expected `figures.images` to be at least 1 image, got {images}.")
         if problems:
             raise ValueError(" ".join(problems))
-        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._filters: Tensor | None = None
-        self._maps: dict[str, Tensor] = {}
+        self._outputs: list[tuple[Tensor, ...]] = []
+        self._weights: dict[str, Any] | None = None
+        self._pending: Pending | None = None
+        self._left_out: set[str] = set()
 
-    def _due(self, trainer: Trainer, *figures: str) -> bool:
-        """Whether to draw any of these now: every n epochs, and in the last one."""
-        if trainer.sanity_checking:
-            return False
-        epoch, fitting = trainer.current_epoch + 1, trainer.state.fn == "fit"
-        cadences = [every for figure in figures if (every := self.cadence[figure])]
-        return any(not fitting or epoch % every == 0 or epoch == trainer.max_epochs for every in cadences)
-
-    def _collect(self, trainer: Trainer, model: ImageClassifier, outputs: Tensor, batch: Batch, split: str) -> None:
-        """Keeps the logits of the batch, and once what the weights that made them look like and do.
-
-        Here, and not after the validation, because an average of the weights stands in for them only until then.
-        """
-        if self._due(trainer, "predictions", "mistakes", "reliability"):
-            self._outputs.append((batch.indices, batch.labels, outputs))
-        if self._filters is None and self._due(trainer, "filters"):
-            filters = introspection.first_filters(model.net)
-            self._filters = None if filters is None else filters.detach().clone()
-        if not self._maps and trainer.is_global_zero and self._due(trainer, "feature_maps"):
-            chosen = evenly(data_of(trainer).size(split), self.feature_map_images)
-            images = model.normalize(images_of(trainer, split)[chosen].to(model.device))
-            _, self._maps = layer_outputs(model.net, introspection.layers(model.net), images)
+    def _due(self, trainer: Trainer) -> bool:
+        """Return whether to draw after this evaluation."""
+        epoch = trainer.current_epoch + 1
+        return trainer.state.fn != "fit" or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
 
     def on_validation_batch_end(
         self,
@@ -120,128 +97,113 @@ class FigureLogger(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps what the figures will show."""
-        self._collect(trainer, as_classifier(pl_module), outputs, batch, "val")
+        """Keep the logits of the batch, and once the weights that gave them.
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps what the figures will show."""
-        self._collect(trainer, as_classifier(pl_module), outputs, batch, "test")
+        Averages of the weights (EMA) are in the network during a validation only, and no longer when it ends.
+        """
+        if trainer.sanity_checking or not self.show:
+            return
+        self._outputs.append((batch.indices, batch.labels, outputs))
+        if self._weights is None and trainer.is_global_zero and self._due(trainer):
+            self._weights = copy.deepcopy(as_classifier(pl_module).net.state_dict())
+
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the figures of the validation images."""
-        self._draw(trainer, as_classifier(pl_module), "val", save=trainer.state.fn != "fit")
+        """Draw the figures of the validation images, or keep what they need in case the training ends here."""
+        if trainer.sanity_checking or not self.show:
+            return
+        outputs, self._outputs = self._outputs, []
+        # One tensor instead of many small ones, which would fragment the memory of the next epoch.
+        parts = [tuple(map(torch.cat, zip(*outputs, strict=True)))] if outputs else []
+        evaluated = Pending(parts, trainer.current_epoch + 1, trainer.global_step)
+        self._pending = None if self._due(trainer) else evaluated
+        if self._pending is None:
+            self._draw(trainer, as_classifier(pl_module), "val", evaluated)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the figures of the test images."""
-        self._draw(trainer, as_classifier(pl_module), "test", save=True)
+        """Draw the figures of the test images."""
+        if self.show:
+            outputs, self._outputs = self._outputs, []
+            self._draw(trainer, as_classifier(pl_module), "test", Pending(outputs, 0, 0))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts features into the PROJECTOR tab, each with its picture and its class."""
-        val, model = data_of(trainer).val, as_classifier(pl_module)
-        if not trainer.is_global_zero or not self.projector_images or val is None or not len(val):
+        """Draw the last epoch, if it was not due, and fill the PROJECTOR tab."""
+        if self._pending is not None:
+            self._draw(trainer, as_classifier(pl_module), "val", self._pending)
+            self._pending = None
+        if self.projects and trainer.is_global_zero:
+            self._project(trainer, as_classifier(pl_module))
+
+    def _draw(self, trainer: Trainer, model: ImageClassifier, split: str, pending: Pending) -> None:
+        outputs = gathered(trainer, pending.outputs)
+        weights, self._weights = self._weights, None
+        if not outputs or not trainer.is_global_zero:
             return
-        rows = evenly(len(val), self.projector_images)
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        indices, labels, logits = outputs
+        data, run, fitting = data_of(trainer), "/".join(run_folder(trainer).parts[-2:]), trainer.state.fn == "fit"
+        with weights_in(model.net, weights):
+            evaluated = Evaluated(
+                net=model.net,
+                normalize=model.normalize,
+                images=getattr(data, split).images[indices],
+                labels=labels,
+                logits=logits,
+                run=f"{run}, epoch {pending.epoch}" if fitting else run,
+                where=f"{data.size(split):,} {split} {'SYNTHETIC images' if data.is_synthetic else 'images'}",
+                gallery_images=self.images,
+            )
+            for name in self.show:
+                self._log(trainer, name, split, FIGURES[name](evaluated), pending.step if fitting else None)
+
+    def _log(self, trainer: Trainer, name: str, split: str, figure: Figure | str, step: int | None) -> None:
+        """Write a figure to TensorBoard, and after a training (without a step) to a file as well."""
+        if isinstance(figure, str):
+            if name not in self._left_out:
+                logger.info("Figure `%s` left out: %s.", name, figure)
+            self._left_out.add(name)
+            return
+        at = as_classifier(trainer.lightning_module).trained_steps if step is None else step
+        for log in trainer.loggers:
+            if isinstance(log, TensorBoardLogger):
+                log.experiment.add_figure(f"{split}/{name}", figure, at, close=False)
+        if step is None and trainer.loggers:  # a trial run has neither loggers nor a folder
+            folder = run_folder(trainer) / "figures"
+            folder.mkdir(parents=True, exist_ok=True)
+            save_figure(figure, folder / f"{split}_{name}.png")
+
+    def _project(self, trainer: Trainer, model: ImageClassifier) -> None:
+        """Write features of validation images, with their pictures and classes, to TensorBoard's PROJECTOR tab."""
+        val = data_of(trainer).val
+        if val is None or not len(val):
+            return
+        rows = evenly_spaced(len(val), PROJECTOR_IMAGES)
+        with weights_in(model.net, None):
             # In the small batches of an evaluation, which need no more memory than the training did.
-            batches = rows.split(data_of(trainer).eval_batch_size)
-            found = (
-                introspection.features(model.net, model.normalize(val.images[part].to(model.device)))
-                for part in batches
-            )
-            parts = [part for part in found if part is not None]
-        model.train(training)
-        if not parts:
-            return
+            batches = [val.images[part].to(model.device) for part in rows.split(data_of(trainer).eval_batch_size)]
+            parts = [introspection.features(model.net, model.normalize(images)) for images in batches]
+        features = [part.float().cpu() for part in parts if part is not None]
         names = [CLASSES[label] for label in val.labels[rows].tolist()]
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                features, pictures = torch.cat(parts).float().cpu(), val.images[rows] / 255
-                logger.experiment.add_embedding(features, names, pictures, trainer.global_step, "penultimate_features")
-
-    def _draw(self, trainer: Trainer, model: ImageClassifier, split: str, save: bool) -> None:
-        outputs = gathered(trainer, self._outputs)
-        figures = self._figures(trainer, model, split, outputs) if trainer.is_global_zero else {}
-        self._outputs.clear()
-        self._filters = None
-        self._maps = {}
-        step = trainer.global_step if trainer.state.fn == "fit" else model.trained_steps
-        for tag, figure in figures.items():
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(tag, figure, step, close=False)
-            if save and trainer.loggers:  # a trial run has neither loggers nor a folder
-                folder = run_folder(trainer) / "figures"
-                folder.mkdir(parents=True, exist_ok=True)
-                save_figure(figure, folder / f"{tag.replace('/', '_')}.png")
-
-    def _figures(
-        self, trainer: Trainer, model: ImageClassifier, split: str, outputs: list[Tensor]
-    ) -> dict[str, Figure]:
-        """What is due, by its tag in TensorBoard."""
-        run = _run(trainer)
-        title = f"{run}, {_images(trainer, split)}"
-        figures: dict[str, Figure] = {}
-        if self._due(trainer, "confusion"):
-            figures[f"{split}/confusion"] = plot_confusion(
-                model.confusion[split], CLASSES, f"Confusion matrix, {title}"
-            )
-        if outputs:
-            indices, labels, logits = outputs
-            images, probabilities = images_of(trainer, split)[indices], logits.float().softmax(1)
-            if self._due(trainer, "reliability"):
-                diagram = {split: reliability(probabilities, labels)}
-                figures[f"{split}/reliability"] = plot_reliability(diagram, f"Reliability, {title}")
-            n = self.prediction_images
-            grids = {
-                "predictions": (evenly(len(labels), n), "Predictions"),
-                "mistakes": (confident_mistakes(probabilities, labels, n), "Most confident mistakes"),
-            }
-            for name, (rows, words) in grids.items():
-                if len(rows) and self._due(trainer, name):
-                    figures[f"{split}/{name}"] = plot_predictions(
-                        images[rows],
-                        labels[rows],
-                        logits[rows],
-                        CLASSES,
-                        f"{words}, {title}",
-                        count_wrong=name != "mistakes",
-                    )
-        if self._filters is not None:
-            figures["filters/first_layer"] = plot_filters(self._filters, f"First-layer filters, {run}")
-        for row, index in enumerate(
-            evenly(data_of(trainer).size(split), self.feature_map_images) if self._maps else ()
-        ):
-            maps = {name: output[row] for name, output in self._maps.items()}
-            words = f"Feature maps of {split} image {int(index)}, {title}"
-            figures[f"{split}/feature_maps_{row + 1}"] = plot_feature_maps(
-                images_of(trainer, split)[index], maps, words
-            )
-        return figures
+        for log in trainer.loggers:
+            if isinstance(log, TensorBoardLogger) and features:
+                pictures = val.images[rows] / 255
+                log.experiment.add_embedding(
+                    torch.cat(features), names, pictures, trainer.global_step, "penultimate_features"
+                )
 
 
-def images_of(trainer: Trainer, split: str) -> Tensor:
-    """All images of a split, uint8 (N, 3, 32, 32)."""
-    images: Tensor = getattr(data_of(trainer), split).images
-    return images
+@contextmanager
+def weights_in(net: nn.Module, weights: dict[str, Any] | None) -> Iterator[None]:
+    """Evaluate a network with other weights for a while, without gradients; None for its own weights.
 
-
-def _run(trainer: Trainer) -> str:
-    """Name and version of the run, and the epoch while it trains."""
-    run = "/".join(run_folder(trainer).parts[-2:])
-    return f"{run}, epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else run
-
-
-def _images(trainer: Trainer, split: str) -> str:
-    """Number of images and their split, and whether they are synthetic."""
-    data = data_of(trainer)
-    return f"{data.size(split):,} {split} {'SYNTHETIC images' if data.is_synthetic else 'images'}"
+    Outside inference mode, so that a figure can turn gradients on.
+    """
+    with torch.inference_mode(False), torch.no_grad(), evaluating(net):
+        own = None if weights is None else copy.deepcopy(net.state_dict())
+        try:
+            if weights is not None:
+                net.load_state_dict(weights)
+            yield
+        finally:
+            if own is not None:
+                net.load_state_dict(own)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cifar_lightning.analysis.layers import layer_outputs
+from cifar_lightning.analysis.activations import layer_outputs
 from cifar_lightning.callbacks.context import as_classifier
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.models import introspection

@@ -51,7 +51,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, run: Path, every_n_steps: int = 0, continues: bool = False) -> None:
         self.run = run
-        self.path = run / runs.CHECKPOINTS / "last.ckpt"
+        self.path = runs.Run(run).checkpoint_path("last")
         self.every_n_steps = every_n_steps
         self.continues = continues
         self.ended: Ending | None = None
@@ -131,16 +131,16 @@ class LastCheckpoint(Checkpoint):
             return
         if found or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer, found)
-        if found and found.status == "interrupted":
+        if found and found.status == runs.INTERRUPTED:
             self._interrupt(trainer, found)
 
     def _ending(self, trainer: Trainer) -> Ending | None:
         """Return how the training ends after this step; all processes have to stop at the same one."""
         found = ending(trainer)
         if found is None and self._received is not None:
-            found = Ending("interrupted", signal.Signals(self._received).name)
+            found = Ending(runs.INTERRUPTED, signal.Signals(self._received).name)
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(found is not None, all=False):
-            found = found or Ending("interrupted", signal.SIGTERM.name)  # another process received it
+            found = found or Ending(runs.INTERRUPTED, signal.SIGTERM.name)  # another process received it
         return found
 
     def _save(self, trainer: Trainer, found: Ending | None) -> None:

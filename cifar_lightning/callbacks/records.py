@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,15 +19,14 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.context import as_classifier, epoch_metrics, with_findings
-from cifar_lightning.config import hyperparameters
+from cifar_lightning.metrics import METRICS
+from cifar_lightning.runs import flatten
+from cifar_lightning.settings import is_setting
 
-__all__ = ["RunLogger", "TensorBoardRecords", "flatten"]
+__all__ = ["RunLogger", "TensorBoardRecords", "table_row"]
 
-# With the time these are five, as many columns as HPARAMS opens with.
-METRICS = ("val/acc", "train/loss", "test/acc", "test/ece")
-# Options that say where and how to work, not what to learn.
-LEFT_OUT = ("data.root", "data.download", "data.eval_batch_size")
-LEFT_OUT_OF_OPTIMIZERS = ("foreach", "fused", "differentiable", "maximize", "capturable")
+# HPARAMS opens with the first five columns of the alphabet: fit_seconds, these three and val/acc.
+FIRST_COLUMNS = ("test/acc", "test/ece", "train/loss")
 
 
 class RunLogger(TensorBoardLogger):
@@ -51,24 +51,20 @@ class RunLogger(TensorBoardLogger):
             super().finalize(status)
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """Nested dictionaries as one of numbers and texts, keys joined by dots, as the columns of a table.
+def table_row(options: dict[str, Any]) -> dict[str, float | str]:
+    """Return options as numbers and texts, for a row of a table.
 
-    `init_args` levels are left out: `model.widths` is what a person types. Classes are named without their module,
-    and truth values are words.
+    Options that change no result or have no value are left out, as in comparisons. Classes are named without their
+    module, and booleans are texts.
+
+    Args:
+        options: Nested options.
     """
-    flat: dict[str, float | str] = {}
-    for key, value in tree.items():
-        name = prefix if key == "init_args" else f"{prefix}.{key}".lstrip(".")
-        if name in LEFT_OUT or (".optimizer." in name and key in LEFT_OUT_OF_OPTIMIZERS):
-            continue
-        if isinstance(value, dict):
-            flat.update(flatten(value, name))
-        elif key == "class_path":
-            flat[prefix] = value.rsplit(".", 1)[-1]
-        else:
-            flat[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-    return flat
+    row: dict[str, float | str] = {}
+    for name, value in flatten(options, short_classes=True).items():
+        if value is not None and is_setting(name):
+            row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return row
 
 
 class TensorBoardRecords(Callback):
@@ -105,7 +101,7 @@ class TensorBoardRecords(Callback):
                 writer.add_graph(copy.deepcopy(model.net).eval(), image)
         # Not the logger's own log_hyperparams: it describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without that, it merges the runs and shows what differs first.
-        params = {**flatten(hyperparameters(config)), "params": sum(p.numel() for p in model.parameters())}
+        params = {**table_row(yaml.safe_load(config)), "params": sum(p.numel() for p in model.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
@@ -127,5 +123,6 @@ class TensorBoardRecords(Callback):
         if (writer := self._writer(trainer)) is None:
             return
         known = epoch_metrics(trainer) | best
-        for name, value in {**{name: known[name] for name in METRICS if name in known}, **more}.items():
+        names = (*FIRST_COLUMNS, *(f"val/{name}" for name in METRICS))
+        for name, value in {**{name: known[name] for name in names if name in known}, **more}.items():
             writer.add_scalar(f"hp/{name}", value, step)

@@ -8,39 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import environment
+from cifar_lightning.analysis.cost import depth, flops_per_image
 from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics, with_findings
 from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.imports import keep_source
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
-from cifar_lightning.runs import CONFIG, read_result, write_result
+from cifar_lightning.runs import COMPLETED, CONFIG, FAILED, INTERRUPTED, Run, write_result
 
-__all__ = ["RunResult", "depth", "flops_per_image"]
-
-
-def flops_per_image(model: ImageClassifier) -> int:
-    """Floating-point operations of one forward pass of one image; a multiplication and an addition count as two."""
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device)
-    training = model.training
-    model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.net.forward(model.normalize(image))  # past a compiled call, which hides its operations
-    model.train(training)
-    return counter.get_total_flops()
-
-
-def depth(model: ImageClassifier) -> int:
-    """Layers with trained weights: linear ones and convolutions."""
-    layers = (module for module in model.net.modules() if isinstance(module, nn.Linear | nn.Conv2d))
-    return sum(layer.weight.requires_grad for layer in layers)
+__all__ = ["RunResult"]
 
 
 class RunResult(Callback):
@@ -87,15 +69,15 @@ class RunResult(Callback):
             "precision": str(trainer.precision),
             "peak_rss_bytes": environment.peak_rss_bytes(),
         }
-        seen = read_result(self.run)
+        seen = Run(self.run).result
         write_result(
             self.run,
             name=self.name,
             seed=self.seed,
             **top,
             params=sum(p.numel() for p in model.parameters()),
-            flops_per_image=flops_per_image(model),
-            depth=depth(model),
+            flops_per_image=flops_per_image(model.net),
+            depth=depth(model.net),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
             **({} if stage != "fit" and "fit" in seen else self._made_with()),
             started=seen.get("started") or self._started_at,
@@ -167,11 +149,12 @@ class RunResult(Callback):
     def _write_config(self, trainer: Trainer) -> None:
         self._recorded = True
         if trainer.is_global_zero:
+            keep_source(self.run)
             write_text_atomic(self.run / CONFIG, with_findings(self.config, trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the entry "fit" and the status."""
-        found = ending(trainer) or Ending("completed")
+        found = ending(trainer) or Ending(COMPLETED)
         cut_short = self._images > 0 and not trainer.is_last_batch  # by max_steps
         everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         entry = {
@@ -193,7 +176,7 @@ class RunResult(Callback):
         if self.run.is_dir() and any(self.run.iterdir()):
             stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
             about = {
-                "status": "interrupted" if stopped else "failed",
+                "status": INTERRUPTED if stopped else FAILED,
                 "stopped_by": exception.cause if isinstance(exception, Interrupted) else None,
                 "error": (str(exception) if isinstance(exception, Interrupted) else repr(exception))[:500],
                 "diverged": isinstance(exception, NotFiniteError) or None,

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cifar_lightning import runs
-from cifar_lightning.report.run import read_history
-from cifar_lightning.settings import flatten, is_setting
+from cifar_lightning.settings import is_setting
 
 __all__ = ["KEPT", "PLAN", "SEED_KEYS", "RunRecord", "read_list", "read_runs"]
 
@@ -48,13 +45,13 @@ class RunRecord:
     @property
     def finished(self) -> bool:
         """Whether its training ran to its end."""
-        return self.result.get("status") in ("completed", "early_stopped")
+        return self.result.get("status") in (runs.COMPLETED, runs.EARLY_STOPPED)
 
     @property
     def diverged(self) -> bool:
         """Whether it failed, or ended with a loss that is not finite or clearly above that of guessing."""
         loss = self.metric("train/loss")
-        return self.result.get("status") == "failed" or (
+        return self.result.get("status") == runs.FAILED or (
             self.finished and (loss is None or not math.isfinite(loss) or loss > DIVERGED_LOSS)
         )
 
@@ -125,13 +122,13 @@ def read_list(path: Path) -> dict[str, Any]:
 
 def read_run(folder: Path, point: dict[str, Any] | None) -> RunRecord:
     """Read a run folder; the point of a run without a plan is all of its settings."""
-    result, path = runs.read_result(folder), folder / runs.CONFIG
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    run = runs.Run(folder)
+    config = run.config if (folder / runs.CONFIG).is_file() else {}
     if point is None:
-        settings = flatten(config)
+        settings = runs.flatten(config)
         point = {key: value for key, value in settings.items() if is_setting(key) and key not in SEED_KEYS}
-    seed = int(config.get("seed_everything") or result.get("seed") or 0)
-    return RunRecord(folder, seed, point, result, read_history(folder / runs.HISTORY))
+    seed = int(config.get("seed_everything") or run.result.get("seed") or 0)
+    return RunRecord(folder, seed, point, run.result, run.history())
 
 
 def kept_run(parent: Path, row: Mapping[str, Any]) -> RunRecord:

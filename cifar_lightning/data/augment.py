@@ -1,24 +1,35 @@
-"""Random flips, translations, rotations, zooms and cutouts of whole batches, drawn for each image on its own.
+"""Random changes of training images: whole batches at once, but drawn for each image on its own.
 
-torchvision's transforms draw one set of parameters for a batch; here every image has its own, at the cost of one
-gather. The draws come first and apart from their use: an epoch is drawn at once from one generator, and a batch takes
-its rows. So an image is augmented alike whatever the batch size, the device and the number of processes.
+torchvision's transforms draw one set of parameters for a batch. Here every image has its own, and each augmentation is
+a few tensor operations. Random parameters are drawn first, for a whole epoch from one generator, and applied later,
+batch by batch. So an image is augmented alike whatever the batch size, the device and the number of processes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from cifar_lightning.seeding import generator
+from cifar_lightning.seeding import derive_seed, generator
 
-__all__ = ["Augmentation", "Draws", "Flip", "apply_draws", "cutout", "flip_translate", "resize", "warp"]
+__all__ = [
+    "Augmentation",
+    "Flip",
+    "StandardAugmentation",
+    "apply_draws",
+    "cutout",
+    "draw_epoch",
+    "flip_translate",
+    "resize",
+    "warp",
+]
 
 Flip = bool | Literal["alternating"]
 
@@ -26,61 +37,87 @@ CUTOUT_FILL = (125, 123, 114)
 """Cutout paints the mean colour of the CIFAR-10 training images: zero after normalisation."""
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What was drawn for n images; a field is None where its augmentation is off.
+class Augmentation(ABC):
+    """A random change of training images. To add one, write a subclass and name it in `data.augmentations`.
 
-    Attributes:
-        flip: bool (n,), mirror left to right.
-        shift: int64 (n, 2), rows down and columns right in pixels.
-        hole: int64 (n, 2), row and column of the centre of the square to cut out.
-        warp: float (n, 2), angle in degrees against the clock and factor of size.
-        hole_px: side of that square in pixels.
+    `draw` returns the random parameters of a whole epoch, and `apply` uses those of a batch. Both must depend on
+    nothing but their arguments and the options of the class; then training is the same on any number of devices, and
+    the same again when it is resumed. Each augmentation has a generator of its own, so that adding one changes nothing
+    that the others draw.
+
+    Example, in a file `invert.py`, for `--data.augmentations+ invert.Invert --data.augmentations.share 0.2`::
+
+        class Invert(Augmentation):
+            def __init__(self, share: float = 0.1) -> None:
+                self.share = share  # of the images
+
+            def draw(self, indices: Tensor, rng: torch.Generator, epoch: int) -> Tensor:
+                return torch.rand(len(indices), generator=rng) < self.share
+
+            def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+                return torch.where(drawn[:, None, None, None], 255 - images, images)
     """
 
-    flip: Tensor | None
-    shift: Tensor | None
-    hole: Tensor | None
-    warp: Tensor | None = None
-    hole_px: int = 0
+    @abstractmethod
+    def draw(self, indices: Tensor, rng: torch.Generator, epoch: int) -> Any:
+        """Draw the parameters of all images of an epoch.
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
-        drawn = (self.flip, self.shift, self.hole, self.warp)
-        flip, shift, hole, warp = (None if d is None else change(d) for d in drawn)
-        return Draws(flip, shift, hole, warp, self.hole_px)
+        Args:
+            indices: int64 (N,), the position of each image in the training set, in the order in which the epoch
+                shows them; on the CPU.
+            rng: CPU generator to draw from, seeded by the seed of the run, the name of the class and the epoch.
+            epoch: number of the epoch, from 0.
 
-    def __getitem__(self, rows: slice | Tensor) -> Draws:
-        """The draws of some of the images."""
-        return self._each(lambda drawn: drawn[rows])
+        Returns:
+            A CPU tensor whose rows belong to the images of `indices`, or a tuple or dictionary of such tensors.
+        """
 
-    def to(self, device: torch.device) -> Draws:
-        """The same draws on another device."""
-        return self._each(lambda drawn: drawn.to(device))
+    @abstractmethod
+    def apply(self, images: Tensor, drawn: Any) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            images: uint8 (B, 3, 32, 32); leave it unchanged.
+            drawn: what `draw` returned, cut to the rows of these B images, on their device.
+
+        Returns:
+            uint8 (B, 3, 32, 32).
+        """
+
+    def draw_epoch(self, indices: Tensor, seed: int, epoch: int) -> Any:
+        """Call `draw` with the generator of a seed and an epoch."""
+        return self.draw(indices, generator("augment", type(self).__qualname__, seed, epoch), epoch)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Which augmentations are on, and their sizes.
+class StandardAugmentation(Augmentation):
+    """Flips, translations, rotations, zooms and cutouts, each by one number in the recipes.
 
-    Attributes:
-        flip: mirror half of the images left to right: others each epoch (True), or those of every even epoch and the
-            rest in every odd one ("alternating"), so that two epochs show both sides of each image (Jordan 2024,
-            arXiv 2404.00498).
+    Args:
+        flip: mirror a random half of the images left to right, drawn anew in each epoch (True), or drawn in even epochs
+            with the other rows mirrored in odd ones ("alternating"; Jordan 2024, arXiv 2404.00498).
         translate_px: largest shift in each direction in pixels, with reflection at the border; 0 is off.
         cutout_px: side of the square cut out of each image, in pixels; 0 is off. The centre is anywhere in the image,
-            so the square may stick out (DeVries and Taylor 2017, arXiv 1708.04552).
-        rotate_degrees: largest angle to turn each image by, either way, with reflection at the border; 0 is off.
+            so the square may extend beyond it (DeVries and Taylor 2017, arXiv 1708.04552).
+        rotate_degrees: largest angle to rotate each image by, either way, with reflection at the border; 0 is off.
         zoom_percent: largest change of size of each image in percent: by 25, from 1 / 1.25 to 1.25 times; 0 is off.
     """
 
-    flip: Flip = False
-    translate_px: int = 0
-    cutout_px: int = 0
-    rotate_degrees: float = 0.0
-    zoom_percent: float = 0.0
+    def __init__(
+        self,
+        flip: Flip = False,
+        translate_px: int = 0,
+        cutout_px: int = 0,
+        rotate_degrees: float = 0.0,
+        zoom_percent: float = 0.0,
+    ) -> None:
+        self.flip = flip
+        self.translate_px = translate_px
+        self.cutout_px = cutout_px
+        self.rotate_degrees = rotate_degrees
+        self.zoom_percent = zoom_percent
 
     def problems(self, size: int = 32) -> list[str]:
-        """What is wrong with the sizes for images of `size` x `size` pixels; empty when all is well."""
+        """Return what is wrong with the options for images of `size` x `size` pixels; empty if they are valid."""
         found = []
         if not 0 <= self.translate_px < size:
             found.append(f"Expected `data.translate_px` in [0, {size - 1}] pixels, got {self.translate_px}.")
@@ -92,55 +129,97 @@ class Augmentation:
             found.append(f"Expected `data.zoom_percent` in [0, 100] percent, got {self.zoom_percent}.")
         return found
 
-    def draw(self, n: int, rng: torch.Generator, size: int = 32) -> Draws:
-        """Draws the parameters of n images, on the CPU."""
-        t, g = self.translate_px, rng
-        return Draws(
-            flip=torch.rand(n, generator=g) < 0.5 if self.flip else None,
-            shift=torch.randint(-t, t + 1, (n, 2), generator=g) if t else None,
-            hole=torch.randint(0, size, (n, 2), generator=g) if self.cutout_px else None,
-            warp=self._draw_warp(n, g) if self.rotate_degrees or self.zoom_percent else None,
-            hole_px=self.cutout_px,
-        )
+    def draw(self, indices: Tensor, rng: torch.Generator, epoch: int = 0) -> dict[str, Tensor]:
+        """Draw the parameters of N images; those of an augmentation that is off are left out.
 
-    def _draw_warp(self, n: int, rng: torch.Generator) -> Tensor:
-        """Angles, uniform, and factors of size, whose logarithms are uniform: twice as likely as half."""
-        angle, zoom = torch.rand(2, n, generator=rng) * 2 - 1
-        return torch.stack([angle * self.rotate_degrees, (1 + self.zoom_percent / 100) ** zoom], dim=1)
+        Returns:
+            `flip`: bool (N,), mirror left to right. `shift`: int64 (N, 2), rows down and columns right in pixels.
+            `hole`: int64 (N, 2), row and column of the centre of the square to cut out. `warp`: float (N, 2), angle in
+            degrees counterclockwise, uniform, and factor of size, whose logarithm is uniform.
+        """
+        n, t, drawn = len(indices), self.translate_px, {}
+        if self.flip:
+            drawn["flip"] = torch.rand(n, generator=rng) < 0.5
+        if t:
+            drawn["shift"] = torch.randint(-t, t + 1, (n, 2), generator=rng)
+        if self.cutout_px:
+            drawn["hole"] = torch.randint(0, 32, (n, 2), generator=rng)
+        if self.rotate_degrees or self.zoom_percent:
+            angle, zoom = torch.rand(2, n, generator=rng) * 2 - 1
+            drawn["warp"] = torch.stack([angle * self.rotate_degrees, (1 + self.zoom_percent / 100) ** zoom], dim=1)
+        return drawn
 
-    def draw_epoch(self, n: int, seed: int, epoch: int) -> Draws:
-        """Draws the parameters of all n images of a split for one epoch, on the CPU."""
-        draws = self.draw(n, generator("augment", seed, epoch))
+    def draw_epoch(self, indices: Tensor, seed: int, epoch: int) -> dict[str, Tensor]:
+        """Draw the parameters of all images of an epoch."""
+        drawn = self.draw(indices, generator("augment", seed, epoch), epoch)
         if self.flip == "alternating":
-            first = torch.rand(n, generator=generator("flip", seed)) < 0.5
-            draws = replace(draws, flip=first ^ bool(epoch % 2))
-        return draws
+            # Row i is the i-th image of the epoch: with a new order in each epoch, places alternate and not images.
+            drawn["flip"] = (torch.rand(len(indices), generator=generator("flip", seed)) < 0.5) ^ bool(epoch % 2)
+        return drawn
+
+    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """Augment a batch of uint8 (B, 3, 32, 32)."""
+        if "warp" in drawn:
+            images = warp(images, drawn["warp"][:, 0], drawn["warp"][:, 1])
+        if "flip" in drawn or "shift" in drawn:
+            images = flip_translate(images, drawn.get("flip"), drawn.get("shift"))
+        if "hole" in drawn:
+            images = cutout(images, drawn["hole"], self.cutout_px)
+        return images
 
 
-def apply_draws(images: Tensor, draws: Draws) -> Tensor:
-    """Augments a batch.
+def draw_epoch(augmentations: Sequence[Augmentation], indices: Tensor, seed: int, epoch: int) -> list[Any]:
+    """Draw the parameters of all images of an epoch, on the CPU.
 
     Args:
-        images: uint8 (B, 3, H, W); never changed in place.
-        draws: the parameters of these B images, on their device.
+        augmentations: in any order. Several of the same class draw different numbers.
+        indices: int64 (N,), the position of each image in the training set, in the order of the epoch.
+        seed: of the run.
+        epoch: number of the epoch, from 0.
 
     Returns:
-        uint8 (B, 3, H, W).
+        What each augmentation draws.
+
+    Raises:
+        ValueError: if an augmentation does not draw one row for each image.
     """
-    if draws.warp is not None:
-        images = warp(images, draws.warp[:, 0], draws.warp[:, 1])
-    if draws.flip is not None or draws.shift is not None:
-        images = flip_translate(images, draws.flip, draws.shift)
-    if draws.hole is not None:
-        images = cutout(images, draws.hole, draws.hole_px)
+    draws = []
+    for i, augmentation in enumerate(augmentations):
+        earlier = sum(type(other) is type(augmentation) for other in augmentations[:i])
+        drawn = augmentation.draw_epoch(indices, derive_seed(seed, earlier) if earlier else seed, epoch)
+        shapes: list[torch.Size] = []
+        apply_to_collection(drawn, Tensor, lambda tensor, into: into.append(tensor.shape), shapes)
+        if any(shape[:1] != indices.shape for shape in shapes):
+            raise ValueError(
+                f"Expected `{type(augmentation).__qualname__}.draw` to return tensors with one row for each of the "
+                f"{len(indices)} images, got the shapes {', '.join(str(tuple(shape)) for shape in shapes)}."
+            )
+        draws.append(drawn)
+    return draws
+
+
+def apply_draws(images: Tensor, augmentations: Sequence[Augmentation], draws: Sequence[Any], rows: slice) -> Tensor:
+    """Augment a batch, by one augmentation after the other.
+
+    Args:
+        images: uint8 (B, 3, 32, 32); never changed in place.
+        augmentations: in the order of application.
+        draws: what `draw_epoch` returned for them, on the device of the images.
+        rows: the rows of the draws that belong to these B images.
+
+    Returns:
+        uint8 (B, 3, 32, 32).
+    """
+    for augmentation, drawn in zip(augmentations, draws, strict=True):
+        images = augmentation.apply(images, apply_to_collection(drawn, Tensor, lambda tensor: tensor[rows]))
     return images
 
 
 def flip_translate(images: Tensor, flip: Tensor | None, shift: Tensor | None) -> Tensor:
-    """Mirrors and shifts each image on its own, with reflection at the border (the edge pixel is not repeated).
+    """Mirror and shift each image on its own, with reflection at the border (the edge pixel is not repeated).
 
-    The image is moved first and mirrored after. One gather serves both; the reflection is arithmetic on the indices,
-    so nothing is padded.
+    The image is shifted first and mirrored second, by a single gather. The reflection is arithmetic on the indices, so
+    nothing is padded.
 
     Args:
         images: any dtype, (B, C, H, W).
@@ -160,19 +239,19 @@ def flip_translate(images: Tensor, flip: Tensor | None, shift: Tensor | None) ->
 
 
 def warp(images: Tensor, angle: Tensor, zoom: Tensor) -> Tensor:
-    """Turns and scales each image on its own about its centre, with bilinear weights and reflection at the border.
+    """Rotate and scale each image on its own about its centre, with bilinear weights and reflection at the border.
 
     Args:
         images: uint8 (B, 3, S, S).
-        angle: float (B,), degrees against the clock.
-        zoom: float (B,), above 1 to enlarge what the image shows.
+        angle: float (B,), degrees counterclockwise.
+        zoom: float (B,), above 1 to enlarge.
 
     Returns:
         uint8 (B, 3, S, S).
     """
     radians = angle * (math.pi / 180)
     cos, sin, zero = radians.cos() / zoom, radians.sin() / zoom, torch.zeros_like(zoom)
-    # The inverse of the movement, from a place in the new image to the one that it shows; rows count downwards.
+    # The inverse mapping, from a place in the new image to the one in the old; rows count downwards.
     where = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(where, list(images.shape), align_corners=False)
     moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
@@ -180,25 +259,25 @@ def warp(images: Tensor, angle: Tensor, zoom: Tensor) -> Tensor:
 
 
 def reflect(index: Tensor, size: int) -> Tensor:
-    """Folds indices in (-size, 2 * size - 1) back into [0, size), mirrored at both ends."""
+    """Fold indices in (-size, 2 * size - 1) back into [0, size), mirrored at both ends."""
     index = index.abs()
     return torch.minimum(index, 2 * (size - 1) - index)
 
 
 def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
-    """Paints one square of each image with the mean colour.
+    """Paint one square of each image with the mean colour.
 
     Args:
         images: uint8 (B, 3, H, W).
         centre: int64 (B, 2), row and column of the centre; for an even side, the pixel below and right of it.
-        side_px: side of the square in pixels; what lies outside the image is lost.
+        side_px: side of the square in pixels; the part outside the image is ignored.
     """
     height, width = images.shape[-2:]
     start = centre - side_px // 2
     rows = torch.arange(height, device=images.device) - start[:, :1]
     cols = torch.arange(width, device=images.device) - start[:, 1:]
     hole = ((rows >= 0) & (rows < side_px))[:, :, None] & ((cols >= 0) & (cols < side_px))[:, None, :]
-    hole = hole.to(images.dtype)  # as numbers: twice as fast on a CPU as filling where a mask is true
+    hole = hole.to(images.dtype)  # arithmetic is twice as fast on a CPU as filling by a mask
     painted = images * (1 - hole)[:, None]
     for channel, value in enumerate(CUTOUT_FILL):
         painted[:, channel].add_(hole, alpha=value)
@@ -206,17 +285,17 @@ def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Scales a batch down, with bilinear weights over all pixels that a new one covers.
+    """Scale a batch down, with bilinear weights over all pixels that a new one covers.
 
     Args:
         images: uint8 (B, 3, H, W).
         size: side of the new images in pixels.
 
     Returns:
-        uint8 (B, 3, size, size); the same tensor when there is nothing to do.
+        uint8 (B, 3, size, size); the same tensor if it has that size.
     """
     if images.shape[-1] == size:
         return images
-    # In floats: not every device has this for bytes. Rounding costs less than the noise of the camera.
+    # In floats: not every device supports bytes. The rounding error is below the noise of the camera.
     small = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
     return small.round_().clamp_(0, 255).to(torch.uint8)

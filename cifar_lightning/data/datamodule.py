@@ -1,4 +1,4 @@
-"""CIFAR-10 for Lightning: finds the data, holds out a validation split and hands out the loaders."""
+"""CIFAR-10 for Lightning: reads the images, holds out a validation split and makes the loaders."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
-from cifar_lightning.data.augment import Augmentation, Flip
-from cifar_lightning.data.loader import BatchLoader, spread
-from cifar_lightning.data.sources import Part, default_root, find_source, load_part
-from cifar_lightning.data.split import Split, stratified_indices
-from cifar_lightning.data.synthetic import synthetic_split
+from cifar_lightning.data.augment import Augmentation, Flip, StandardAugmentation
+from cifar_lightning.data.loader import BatchLoader, stretch_over_epochs
+from cifar_lightning.data.sources import default_root, find_source, load_images
+from cifar_lightning.data.split import ImageSet, SourceSplit, stratified_indices
+from cifar_lightning.data.synthetic import synthetic_images
 
 __all__ = ["CIFAR10DataModule"]
 
@@ -30,36 +30,38 @@ STAGES = {
 
 
 class CIFAR10DataModule(LightningDataModule):
-    """The 50,000 training images, a part of them held out for validation, and the 10,000 test images.
+    """The 50,000 training images, some of them held out for validation, and the 10,000 test images.
 
-    Images stay uint8 in memory, on the GPU where there is one, and are augmented there in whole batches. The test
-    images are read by `test` and `predict` alone.
+    Images are kept as uint8 in memory, on the GPU if there is one, and are augmented there in whole batches. Only
+    `test` and `predict` read the test images.
 
     Args:
         root: Folder of the official batches (cifar-10-batches-py/ or its .tar.gz) or of class folders
             (train/<class>/*.png, test/<class>/*.png). Default: $CIFAR10_ROOT, else data/.
-        source: "auto" takes the real data at the root; "synthetic" asks for the embedded stand-in by name.
-        download: Download the official archive (170 MB) when the root holds no data.
-        batch_size: Training images a step on one device.
-        eval_batch_size: Images a step on one device in validation, test and prediction; changes no result.
+        source: "auto" for the real data at the root, "synthetic" for the embedded stand-in.
+        download: Download the official archive (170 MB) if the root holds no data.
+        batch_size: Training images per batch on one device.
+        eval_batch_size: Images per batch on one device in validation, test and prediction; changes no result.
         val_size: Training images held out for validation, the same share of every class; 0 trains on all.
-        split_seed: Seed of the choice of validation images, and of the synthetic images; kept apart from the seed of
-            the run, so that runs with different seeds are compared on the same images.
-        train_size: Train on this many of the remaining images only, the same share of every class; null for all.
-        flip: Mirror half of the training images left to right: true for others each epoch, "alternating" for the ones
-            that the epoch before did not, false for none.
+        split_seed: Seed of the choice of validation images, and of the synthetic images. It is not the seed of the
+            run, so that runs with different seeds are compared on the same images.
+        train_size: Train on only this many of the remaining images, the same share of every class; null for all.
+        flip: Mirror half of the training images left to right: true draws them anew in each epoch, "alternating"
+            mirrors the other places of the order in odd epochs, false mirrors none.
         translate_px: Shift each training image by up to this many pixels each way, reflected at the border; 0 is off.
         cutout_px: Side of the square cut out of each training image, in pixels; 0 is off.
-        rotate_degrees: Turn each training image by up to this angle either way, reflected at the border; 0 is off.
+        rotate_degrees: Rotate each training image by up to this angle either way, reflected at the border; 0 is off.
         zoom_percent: Enlarge or shrink each training image by up to this share of its size; 0 is off.
+        augmentations: Further augmentations, applied after these: classes that extend
+            `cifar_lightning.data.augment.Augmentation`.
         image_sizes: Side in pixels of the training images from the first epoch to the last, spread evenly over them:
-            small images make the first epochs cheap. Default: 32 throughout. For networks that take any size.
+            small images make the first epochs cheap. Default: 32 in all epochs. For networks that accept any size.
         synthetic_train: Training images to render for source "synthetic".
         synthetic_test: Test images to render for source "synthetic".
         seed: Seed of the order and augmentation of the training images; the command line sets it to the run's.
 
     Raises:
-        ValueError: for sizes out of range; all of them in one message.
+        ValueError: if numbers are out of range; all of them in one message.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class CIFAR10DataModule(LightningDataModule):
         cutout_px: int = 0,
         rotate_degrees: float = 0.0,
         zoom_percent: float = 0.0,
+        augmentations: list[Augmentation] | None = None,
         image_sizes: list[int] | None = None,
         synthetic_train: int = 10_000,
         synthetic_test: int = 2_000,
@@ -91,22 +94,23 @@ class CIFAR10DataModule(LightningDataModule):
         self.val_size = val_size
         self.split_seed = split_seed
         self.train_size = train_size
-        self.augmentation = Augmentation(flip, translate_px, cutout_px, rotate_degrees, zoom_percent)
+        self.standard = StandardAugmentation(flip, translate_px, cutout_px, rotate_degrees, zoom_percent)
+        self.augmentations: list[Augmentation] = [self.standard, *(augmentations or [])]
         self.image_sizes = image_sizes or []
-        self.synthetic_sizes: dict[Part, int] = {"train": synthetic_train, "test": synthetic_test}
+        self.synthetic_sizes: dict[SourceSplit, int] = {"train": synthetic_train, "test": synthetic_test}
         self.seed = seed
         self._check_arguments()
 
-        self.train: Split | None = None
-        self.val: Split | None = None
-        self.test: Split | None = None
+        self.train: ImageSet | None = None
+        self.val: ImageSet | None = None
+        self.test: ImageSet | None = None
         self.source_name = "synthetic" if source == "synthetic" else ""
-        self._parts: dict[Part, Split] = {}
+        self._read: dict[SourceSplit, ImageSet] = {}
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, int] = {}
 
     def _check_arguments(self) -> None:
-        problems = self.augmentation.problems()
+        problems = self.standard.problems()
         for name in ("batch_size", "eval_batch_size"):
             if (value := getattr(self, name)) < 1:
                 problems.append(f"Expected `data.{name}` to be at least 1 image, got {value}.")
@@ -121,72 +125,73 @@ class CIFAR10DataModule(LightningDataModule):
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the images are the rendered stand-in: whoever shows a number or a picture must say so."""
+        """Whether the images are the rendered stand-in, which every number and figure must mention."""
         return self.source == "synthetic"
 
     def prepare_data(self) -> None:
-        """Sets up on one process of a machine first: the others find the cache, and errors come before any file.
+        """Set up on one process of a machine first: it fills the cache for the others, and errors appear once.
 
         Raises:
-            ValueError: when the data cannot be had, with what was looked for, where, and the ways on; or when the
-                splits do not fit them.
+            ValueError: if there are no data, with what was expected, where, and the alternatives; or if the sizes of
+                the splits do not fit them.
         """
         fn = self.trainer.state.fn if self.trainer is not None else None
         for stage in ("fit", "test") if fn is None else (STAGES[fn],):
             self.setup(stage)
 
-    def _load(self, part: Part) -> Split:
-        if part not in self._parts:
+    def _load(self, split: SourceSplit) -> ImageSet:
+        if split not in self._read:
             if self.source == "synthetic":
-                say = rank_zero_only(logger.warning)
-                say("The images are SYNTHETIC: rendered shapes, not CIFAR-10 (data.source=synthetic).")
-                self._parts[part] = synthetic_split(part, self.synthetic_sizes[part], self.split_seed)
+                warn = rank_zero_only(logger.warning)
+                warn("The images are SYNTHETIC: rendered shapes, not CIFAR-10 (data.source=synthetic).")
+                self._read[split] = synthetic_images(split, self.synthetic_sizes[split], self.split_seed)
             else:
                 source = find_source(self.root, self.download)
                 self.source_name = source.name
-                self._parts[part] = load_part(source, part, self.root)
-        return self._parts[part]
+                self._read[split] = load_images(source, split, self.root)
+        return self._read[split]
 
     def setup(self, stage: str) -> None:
-        """Makes the splits that the stage needs.
+        """Make the splits that the stage needs.
 
         Args:
             stage: "fit", "validate", "test" or "predict".
 
         Raises:
-            ValueError: when the data cannot be had or do not fit the splits.
+            ValueError: if there are no data, or the sizes of the splits do not fit them.
         """
         if stage == "validate" and self.val_size == 0:
             raise ValueError("Expected `data.val_size` above 0 to validate on, got 0: no images were held out.")
         if stage in ("fit", "validate") and self.val is None:
-            self._cut(self._load("train"))
-            del self._parts["train"]  # the cut copied it, and memory should hold it once
+            self._hold_out(self._load("train"))
+            del self._read["train"]  # copied by the split, and memory should hold it once
         if stage in ("test", "predict") and self.test is None:
             self.test = self._load("test")
 
-    def _cut(self, whole: Split) -> None:
+    def _hold_out(self, whole: ImageSet) -> None:
         train, val = stratified_indices(whole.labels, self.val_size, self.split_seed)
         if self.train_size is not None and self.train_size < len(train):
             train = train[stratified_indices(whole.labels[train], self.train_size, self.split_seed)[1]]
-        self.train = Split(whole.images[train], whole.labels[train], whole.fingerprint)
-        self.val = Split(whole.images[val], whole.labels[val], whole.fingerprint)
+        self.train = ImageSet(whole.images[train], whole.labels[train], whole.fingerprint)
+        self.val = ImageSet(whole.images[val], whole.labels[val], whole.fingerprint)
 
-    def _loader(self, split: Split | None, batch_size: int, **options: Any) -> BatchLoader:
-        assert split is not None, "setup() runs before the loaders are asked for"
+    def _loader(self, image_set: ImageSet | None, batch_size: int, **options: Any) -> BatchLoader:
+        assert image_set is not None, "setup() runs before the loaders are made"
         rank, world_size, device = 0, 1, torch.device("cpu")
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
-        images, labels = split.images.to(device), split.labels.to(device)
+        images, labels = image_set.images.to(device), image_set.labels.to(device)
         return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled and augmented training batches; those that are left of an epoch that was interrupted."""
+        """Return shuffled and augmented training batches, or those left of an interrupted epoch."""
+        epochs = (self.trainer.max_epochs or 0) if self.trainer is not None else 0
         loader = self._loader(
             self.train,
             self.batch_size,
-            augmentation=self.augmentation,
-            sizes=spread(self.image_sizes, (self.trainer.max_epochs or 0) if self.trainer is not None else 0),
+            augmentations=self.augmentations,
+            sizes=stretch_over_epochs(self.image_sizes, epochs),
             shuffle=True,
             fixed=self.trainer is not None and self.trainer.overfit_batches > 0,  # type: ignore[attr-defined]
             seed=self.seed,
@@ -198,18 +203,18 @@ class CIFAR10DataModule(LightningDataModule):
 
     @property
     def split(self) -> dict[str, Any]:
-        """What decides which training images are held out; they have to be read."""
+        """What determines the training images that are held out, once they are read."""
         assert self.train is not None
         return {"fingerprint": self.train.fingerprint, "val_size": self.val_size, "split_seed": self.split_seed}
 
     def check_split(self, trained: dict[str, Any]) -> None:
-        """Make sure that the images held out are those that a network was not trained on.
+        """Check that the images held out are those that a network was not trained on.
 
         Args:
-            trained: `split` of its training; empty where that is not known.
+            trained: `split` of its training; empty if it is unknown.
 
         Raises:
-            ValueError: when others are held out, with how they are chosen.
+            ValueError: if others are held out, with the options that differ.
         """
         if differing := [name for name, value in trained.items() if self.split[name] != value]:
             what = [
@@ -224,44 +229,44 @@ class CIFAR10DataModule(LightningDataModule):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where in the epoch a checkpoint is made, and how the images were split.
+        """Return the progress in the epoch, and how the images were split.
 
-        (Kept with the loader, Lightning forgets the place where the optimizer asks for the length of the training.)
+        (Lightning loses the state of a loader if the optimizer needs the length of the training.)
         """
         if self._train_loader is None:
             return {}
         return {"progress": self._train_loader.progress(), "split": self.split}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Notes where to go on."""
-        self._progress = state_dict.get("progress", state_dict)  # before 0.1 it was all there was
+        """Resume inside the epoch of the checkpoint."""
+        self._progress = state_dict.get("progress", state_dict)  # before 0.1, the state was the progress alone
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The held-out images as they are; no loader at all when `val_size` is 0."""
+        """Return the held-out images as they are; no loader if `val_size` is 0."""
         return self._loader(self.val, self._eval_batch_size("val")) if self.val_size else []
 
     def test_dataloader(self) -> BatchLoader:
-        """The test images as they are."""
+        """Return the test images as they are."""
         return self._loader(self.test, self._eval_batch_size("test"))
 
     def predict_dataloader(self) -> BatchLoader:
-        """The test images as they are."""
+        """Return the test images as they are."""
         return self._loader(self.test, self._eval_batch_size("predict"))
 
     def _eval_batch_size(self, stage: Literal["val", "test", "predict"]) -> int:
-        """Return `eval_batch_size`, or less where a share of the batches is asked for that would be less than one."""
+        """Return `eval_batch_size`, or less if `limit_*_batches` is a share that would be less than one batch."""
         images = self.size("test" if stage == "predict" else stage)
         limit = getattr(self.trainer, f"limit_{stage}_batches", 1.0)
         share = limit if isinstance(limit, float) else 1.0
         return min(self.eval_batch_size, max(1, int(images * share)))
 
     def size(self, name: str) -> int:
-        """Number of images of the split "train", "val" or "test", 0 when it was not read."""
+        """Return the number of images of the split "train", "val" or "test", 0 if it was not read."""
         split = getattr(self, name)
         return 0 if split is None else len(split)
 
     def describe(self) -> dict[str, Any]:
-        """Source, fingerprints of the content and sizes of the splits that were read, for `result.json`."""
+        """Return source, fingerprints and sizes of the splits that were read, for `result.json`."""
         sizes = {name: n for name in ("train", "val", "test") if (n := self.size(name))}
         prints = {"fingerprint": self.train, "test_fingerprint": self.test}
         read = {name: split.fingerprint for name, split in prints.items() if split is not None}

@@ -1,122 +1,82 @@
-"""The download of the official CIFAR-10 archive."""
+"""Download of the official CIFAR-10 archive."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import http.client
 import logging
-import os
-import queue
-import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 from urllib.error import HTTPError, URLError
 
-from cifar_lightning.data.cache import FOLDER
-from cifar_lightning.data.lock import locked
-from cifar_lightning.data.official import Manifest, md5_of
+from filelock import FileLock
+from tqdm import tqdm
+
+from cifar_lightning.data.cache import CACHE_FOLDER
+from cifar_lightning.data.official import Manifest
+from cifar_lightning.files import replacing
 
 __all__ = ["download_archive"]
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_SECONDS = 12.0  # until a server answers, name resolution included; also the longest silence while reading
+_TIMEOUT_SECONDS = 12.0  # to connect, and between two blocks
 _BLOCK_BYTES = 1 << 20
 
 
 def download_archive(root: Path, manifest: Manifest) -> None:
-    """Downloads the official archive into the data root; a second process waits for the first.
+    """Download the official archive into the data root, unless another process does so first.
 
     Args:
-        root: the data root; created when it does not exist.
-        manifest: says from where, under which name, and with which MD5.
+        root: the data root; created if it does not exist.
+        manifest: URL, file name and MD5 of the archive.
 
     Raises:
-        ValueError: when the root cannot be written, no server answers within 12 seconds, the connection breaks or falls
-            silent as long, or the file is not the published one. Nothing partial is left.
+        ValueError: if the root cannot be written, the server does not respond within 12 seconds, the connection
+            breaks, or the file is not the published one. No partial file is left.
     """
-    root = root.absolute()
-    is_new = not root.exists()
+    archive = root.absolute() / manifest.archive
     try:
-        with locked(root / FOLDER / "download.lock"):
-            if not (root / manifest.archive).exists():  # Else another process has brought it meanwhile.
-                _download_locked(root, manifest)
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"Expected a `data.root` that can be written for `data.download`, got {root}: {reason}."
-        ) from error
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):
-                root.rmdir()  # fails when the download has come
-
-
-def _download_locked(root: Path, manifest: Manifest) -> None:
-    """Fetches the archive under a temporary name, checks it and renames it."""
-    unfinished = root / f"{manifest.archive}.part"  # A fixed name: what a killed process left is overwritten.
-    logger.info("Downloading %s to %s", manifest.url, root)
-    try:
-        with open(unfinished, "w+b") as file:
-            _fetch(manifest.url, file)
-            file.flush()
-            os.fsync(file.fileno())
-            found, received = md5_of(file), file.tell()
-        if found != manifest.archive_md5:
-            raise ValueError(
-                f"Expected MD5 {manifest.archive_md5} of {manifest.url}, got {found} for the {received:,} bytes that "
-                "came. The connection was cut or something answered in the server's place: try again."
-            )
-        os.replace(unfinished, root / manifest.archive)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _fetch(url: str, file: IO[bytes]) -> None:
-    """Writes what a URL answers to a file.
-
-    Raises:
-        ValueError: when the network is at fault.
-        OSError: when the file cannot be written.
-    """
-    try:
-        response = _open_url(url, _ANSWER_SECONDS)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = error.reason if type(error) is URLError else error  # Its own text is a repr.
-        raise ValueError(f"Cannot download {url}: {reason}.") from error
-    with response:
-        while True:
-            try:
-                block = response.read(_BLOCK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise ValueError(f"The download of {url} broke off: {error}.") from error
-            if not block:
+        (archive.parent / CACHE_FOLDER).mkdir(parents=True, exist_ok=True)
+        with FileLock(archive.parent / CACHE_FOLDER / "download.lock"):
+            if archive.exists():  # another process has downloaded it in the meantime
                 return
-            file.write(block)
+            for partial in archive.parent.glob(f".{archive.name}.*"):  # left by a process that was killed
+                partial.unlink()
+            logger.info("Downloading %s to %s", manifest.url, root)
+            with replacing(archive) as file:
+                digest = hashlib.md5(usedforsecurity=False)
+                for block in _blocks(manifest.url):
+                    file.write(block)
+                    digest.update(block)
+                if digest.hexdigest() != manifest.archive_md5:
+                    raise ValueError(
+                        f"Expected MD5 {manifest.archive_md5} for {manifest.url}, got {digest.hexdigest()} for the "
+                        f"{file.tell():,} bytes received. The connection broke, or a proxy answered: try again."
+                    )
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise ValueError(
+            f"Expected a `data.root` that can be written for `data.download`, got {archive.parent}: {reason}."
+        ) from error
 
 
-def _open_url(url: str, seconds: float) -> Any:
-    """Opens a URL, proxies included, or gives up after so many seconds.
+def _blocks(url: str) -> Iterator[bytes]:
+    """Yield the content of a URL in blocks, with a progress bar in a terminal.
 
-    A socket's timeout does not cover name resolution, which can hang for minutes on a machine without a network.
-    The attempt runs in a daemon thread, which cannot keep the process from ending.
+    Raises:
+        ValueError: if the network or the server fails.
     """
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def attempt() -> None:
-        try:
-            answers.put(urllib.request.urlopen(url, timeout=seconds))
-        except Exception as error:
-            if isinstance(error, HTTPError):
-                error.close()  # It is an open response as well.
-            answers.put(error)
-
-    threading.Thread(target=attempt, name="open-url", daemon=True).start()
     try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+            total = int(response.headers.get("Content-Length") or 0) or None
+            with tqdm(total=total, desc="Downloading", unit="B", unit_scale=True, disable=None) as bar:
+                while block := response.read(_BLOCK_BYTES):
+                    bar.update(len(block))
+                    yield block
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is an open response
+        reason = error.reason if type(error) is URLError else error
+        raise ValueError(f"Cannot download {url}: {reason}.") from error

@@ -16,18 +16,17 @@ import torch
 from PIL import Image
 
 from cifar_lightning import CLASSES
-from cifar_lightning.data.cache import Part
 from cifar_lightning.data.pictures import JPEG_PNG_SUFFIXES, entries_below, is_hidden, is_picture, readable
-from cifar_lightning.data.split import Split, content_fingerprint
+from cifar_lightning.data.split import ImageSet, SourceSplit, content_fingerprint
 
 __all__ = ["ClassFolders"]
 
-_MAX_NAMED = 10  # problems that a message names before it counts the rest
+_MAX_NAMED = 10  # problems in a message; the rest are counted
 _CHUNK = 500  # images that a thread decodes at a time
 
 
 class _Entry(NamedTuple):
-    """One image file, as the folder lists it: nothing of it has been read. Size -1: a link that leads nowhere."""
+    """An image file as the folder lists it, before it is read. Size -1: a broken link."""
 
     path: str
     label: int
@@ -43,7 +42,7 @@ class ClassFolders:
         root: the data root, which holds `train/` and `test/`.
 
     Raises:
-        ValueError: when one of the twenty folders is missing, or there is a folder that is no class, or a picture
+        ValueError: if one of the twenty folders is missing, or there is a folder that is not a class, or a picture
             beside the class folders.
     """
 
@@ -52,11 +51,11 @@ class ClassFolders:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         missing, unknown, outside = [], [], []
-        for part in ("train", "test"):
-            found, stray = _names(self.root / part)
-            missing += [f"{part}/{name}" for name in CLASSES if name not in found]
-            unknown += [f"{part}/{readable(name)}" for name in sorted(found - set(CLASSES))]
-            outside += [f"{part}/{readable(name)}" for name in sorted(stray)]
+        for split in ("train", "test"):
+            found, stray = _names(self.root / split)
+            missing += [f"{split}/{name}" for name in CLASSES if name not in found]
+            unknown += [f"{split}/{readable(name)}" for name in sorted(found - set(CLASSES))]
+            outside += [f"{split}/{readable(name)}" for name in sorted(stray)]
         problems = [f"missing: {', '.join(missing)}"] * bool(missing)
         problems += [f"not a class: {', '.join(unknown)}"] * bool(unknown)
         if outside:
@@ -68,58 +67,58 @@ class ClassFolders:
                 f"{', '.join(CLASSES)}, got {'; '.join(problems)}. Add the missing folders and move the others away."
             )
 
-    def key(self, part: Part) -> str:
-        """Hexadecimal SHA-256 over names, sizes and modification times (ns) of the part's images.
+    def key(self, split: SourceSplit) -> str:
+        """Return the SHA-256 (hexadecimal) of names, sizes and modification times (ns) of the split's images.
 
         Raises:
-            ValueError: as `decode`, when a class folder does not hold images alone.
+            ValueError: as for `decode`, if a class folder holds anything but images.
         """
         digest = hashlib.sha256(self.name.encode())
-        for entry in self._entries(part):
+        for entry in self._entries(split):
             name = os.fsencode(os.path.basename(entry.path))
             digest.update(b"%d/%b\0%d\0%d\n" % (entry.label, name, entry.size, entry.mtime_ns))
         return digest.hexdigest()
 
-    def decode(self, part: Part) -> Split:
-        """Decodes the images of one part, sorted by class, then by file name; reads no file of the other part.
+    def decode(self, split: SourceSplit) -> ImageSet:
+        """Decode the images of one split, sorted by class, then by file name, without reading the other split.
 
         Args:
-            part: "train" or "test".
+            split: "train" or "test".
 
         Returns:
             Images in RGB (grey and palette images are converted, transparency is dropped) and their labels.
 
         Raises:
-            ValueError: naming every file that is not a readable 32x32 PNG or JPEG; and before any file is read, every
-                class folder that is empty or cannot be listed, every folder with pictures below a class folder, and
-                every picture whose name is not one of a PNG or JPEG (the first ten, then a count).
+            ValueError: if a file is not a readable 32x32 PNG or JPEG; or, before any file is read, if a class folder is
+                empty or cannot be listed, holds a folder with pictures, or a picture that is not named as a PNG or
+                JPEG. The message names the first ten and counts the rest.
         """
-        entries = self._entries(part)
+        entries = self._entries(split)
         images = np.empty((len(entries), 3, 32, 32), dtype=np.uint8)
 
         def decode_chunk(start: int) -> list[str]:
             chunk = zip(entries[start : start + _CHUNK], images[start : start + _CHUNK], strict=True)
             return [f"{readable(e.path)}: {problem}" for e, out in chunk if (problem := _decode_into(e, out))]
 
-        # Inflating releases the interpreter lock, Python's share of the work does not: more threads gain nothing.
+        # Decompression releases the interpreter lock, but the Python code does not: more threads gain nothing.
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about metadata that nothing here looks at.
+            warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
             problems = [p for found in pool.map(decode_chunk, range(0, len(entries), _CHUNK)) for p in found]
         if problems:
             raise ValueError(
-                f"Expected 32x32 PNG or JPEG images in {self.root / part}, got {len(problems):,} of {len(entries):,} "
+                f"Expected 32x32 PNG or JPEG images in {self.root / split}, got {len(problems):,} of {len(entries):,} "
                 f"that are not:{_as_lines(problems)}\nReplace these files or remove them."
             )
         tensor = torch.from_numpy(images)
         labels = torch.tensor([entry.label for entry in entries])
-        return Split(tensor, labels, content_fingerprint(tensor, labels))
+        return ImageSet(tensor, labels, content_fingerprint(tensor, labels))
 
-    def _entries(self, part: Part) -> list[_Entry]:
-        """The image files of a part in the order of the samples."""
+    def _entries(self, split: SourceSplit) -> list[_Entry]:
+        """Return the image files of a split in the order of the samples."""
         entries: list[_Entry] = []
         problems: list[str] = []
         for label, name in enumerate(CLASSES):
-            folder = self.root / part / name
+            folder = self.root / split / name
             try:
                 found, wrong = _image_entries(folder, label)
             except OSError as error:
@@ -132,20 +131,20 @@ class ClassFolders:
         if problems:
             raise ValueError(
                 f"Expected PNG or JPEG images, and no other pictures, directly in each of the ten class folders of "
-                f"{self.root / part}, got:{_as_lines(problems)}\nMove the images of sub-folders up into the class "
+                f"{self.root / split}, got:{_as_lines(problems)}\nMove the images of sub-folders up into the class "
                 "folder, convert other pictures to PNG, and fill empty class folders."
             )
         return entries
 
 
 def _as_lines(problems: list[str]) -> str:
-    """A line for each problem, the first ten, then a count."""
+    """Return one line for each of the first ten problems, then a count."""
     more = [f"and {len(problems) - _MAX_NAMED:,} more"] if len(problems) > _MAX_NAMED else []
     return "".join(f"\n  {line}" for line in problems[:_MAX_NAMED] + more)
 
 
 def _names(folder: Path) -> tuple[set[str], set[str]]:
-    """Names of the folders and of the pictures in a folder, without hidden ones; empty when there is no such folder."""
+    """Return the names of the folders and pictures in a folder, except hidden ones; empty if it does not exist."""
     folders, stray = set(), set()
     try:
         with os.scandir(folder) as entries:
@@ -164,7 +163,7 @@ def _names(folder: Path) -> tuple[set[str], set[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link to itself is not."""
+    """Return whether an entry is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -172,9 +171,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _image_entries(folder: Path, label: int) -> tuple[list[_Entry], list[str]]:
-    """The images of one class folder, sorted by name, and each picture or folder with pictures that is none of them.
+    """Return the images of a class folder, sorted by name, and the pictures and folders that do not belong there.
 
-    Hidden files and folders are passed over, and so is what is not named as a picture.
+    Hidden files and folders are skipped, and so are files that are not named as pictures.
     """
     found, wrong = [], []
     with os.scandir(folder) as entries:
@@ -198,27 +197,27 @@ def _image_entries(folder: Path, label: int) -> tuple[list[_Entry], list[str]]:
 
 
 def _decode_into(entry: _Entry, out: npt.NDArray[np.uint8]) -> str | None:
-    """Decodes one image file.
+    """Decode an image file.
 
     Args:
         entry: the file.
-        out: uint8, shape (3, 32, 32), takes the RGB pixels.
+        out: uint8, shape (3, 32, 32), receives the RGB pixels.
 
     Returns:
-        What is wrong with the file, or None.
+        What is wrong with the file; None if nothing is.
     """
-    if not entry.is_regular:  # Opening a named pipe would wait forever.
+    if not entry.is_regular:  # opening a named pipe would wait forever
         return "not a regular file"
     try:
         with Image.open(entry.path, formats=("PNG", "JPEG")) as image:
-            if image.size != (32, 32):  # From the header: the pixels of a bomb are never decoded.
+            if image.size != (32, 32):  # from the header: the pixels of a decompression bomb are not decoded
                 return f"{image.width}x{image.height} pixels"
-            if image.mode.startswith(("I", "F")):  # Pillow would clip these, not scale them.
+            if image.mode.startswith(("I", "F")):  # Pillow would clip these, not scale them
                 return f"more than 8 bits a channel (Pillow mode {image.mode})"
-            image.info.pop("transparency", None)  # Pillow warns about a palette that has one.
+            image.info.pop("transparency", None)  # Pillow warns about palettes that have one
             out[:] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     except Image.UnidentifiedImageError:
         return "not a PNG or JPEG"
-    except Exception as error:  # Pillow's decoders raise many types on damaged files, and each belongs in the report.
+    except Exception as error:  # Pillow's decoders raise many types for damaged files
         return str(error) or type(error).__name__
     return None

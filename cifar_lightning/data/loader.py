@@ -1,4 +1,4 @@
-"""Batches by indexing whole uint8 tensors in memory: no worker processes, no Python loop over images."""
+"""Batches by indexing uint8 tensors in memory: no worker processes, and no Python loop over images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from cifar_lightning import CLASSES
-from cifar_lightning.data.augment import Augmentation, apply_draws, resize
+from cifar_lightning.data.augment import Augmentation, apply_draws, draw_epoch, resize
 from cifar_lightning.seeding import generator
 
-__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "spread"]
+__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "stretch_over_epochs"]
 
 
 class Batch(NamedTuple):
-    """One batch of one process.
+    """A batch of one process.
 
     Attributes:
-        images: uint8 (B, 3, 32, 32), or smaller where the epoch has smaller ones.
+        images: uint8 (B, 3, 32, 32), or smaller in an epoch of smaller images.
         labels: int64 (B,).
         indices: int64 (B,), the positions of the images in their split.
     """
@@ -30,16 +31,16 @@ class Batch(NamedTuple):
 
 
 def check_batch(batch: object) -> None:
-    """Makes sure that what a loader yields is a `Batch`: a loader of one's own may yield anything.
+    """Check that a loader yields a `Batch`; a custom loader may yield anything.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: if it is not, with what is wrong.
     """
     problems = []
     if not isinstance(batch, Batch):
-        problems.append(f"it is a {type(batch).__name__}, no cifar_lightning.data.loader.Batch")
+        problems.append(f"it is a {type(batch).__name__}, not a cifar_lightning.data.loader.Batch")
     elif others := [name for name, value in batch._asdict().items() if not isinstance(value, Tensor)]:
-        problems.append(f"{', '.join(others)} are no tensors")
+        problems.append(f"{', '.join(others)} are not tensors")
     else:
         images, labels, indices = batch
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -50,29 +51,29 @@ def check_batch(batch: object) -> None:
             problems.append(f"labels go from {labels.min()} to {labels.max()}, not from 0 to {len(CLASSES) - 1}")
         if not images.shape[:1] == labels.shape[:1] == indices.shape:
             sizes = ", ".join(f"{tuple(value.shape[:1])} {name}" for name, value in batch._asdict().items())
-            problems.append(f"there are not as many of each: {sizes}")
+            problems.append(f"the numbers differ: {sizes}")
     if problems:
         raise ValueError(f"Expected the data loader to yield batches of CIFAR-10, got one where {'; '.join(problems)}.")
 
 
 def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, int]]:
-    """Cuts n samples into steps, and each step between the processes.
+    """Divide n samples into steps, and each step between the processes.
 
-    All samples are in exactly one batch of one process, all processes take the same number of steps, and batch sizes
-    differ by at most one: no step is small, none is dropped and none is padded with samples that count twice.
+    Every sample is in exactly one batch of one process, all processes take the same number of steps, and batch sizes
+    differ by at most one: no step is small, dropped, or padded with samples that count twice.
 
     Args:
         n: number of samples.
-        batch_size: largest batch of one process. (Batches of 1 become 1 or 2 where the last step would leave some
-            process without a sample.)
+        batch_size: largest batch of one process. (Batches of 1 become 1 or 2 if the last step would leave a process
+            without a sample.)
         rank: this process, in [0, world_size).
         world_size: number of processes.
 
     Returns:
-        For each step, the first and one past the last position of this process's samples.
+        For each step, the first position of this process's samples, and the last plus one.
 
     Raises:
-        ValueError: when there are fewer samples than processes.
+        ValueError: if there are fewer samples than processes.
     """
     if n < world_size:
         raise ValueError(f"Expected at least one image for each of the {world_size} processes, got {n} images.")
@@ -85,12 +86,12 @@ def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tu
     return bounds
 
 
-def spread(values: Sequence[int], epochs: int) -> list[int]:
-    """One value for each epoch, evenly along the given ones: the first for the first, the last for the last.
+def stretch_over_epochs(values: Sequence[int], epochs: int) -> list[int]:
+    """Return one value for each epoch, taken evenly from the first of the given values to the last.
 
     Args:
-        values: along the training; as many as there are epochs stay as they are.
-        epochs: epochs of the training; below 1 when it has no known length, which leaves the values alone.
+        values: in the order of the training; returned as they are if there is one for each epoch.
+        epochs: length of the training; below 1 if it is unknown, which returns the values as they are.
     """
     if not values or epochs < 1:
         return list(values)
@@ -100,31 +101,31 @@ def spread(values: Sequence[int], epochs: int) -> list[int]:
 
 
 class BatchLoader:
-    """Iterates over one split in batches; what Lightning takes in place of a `DataLoader`.
+    """Iterates over a set of images in batches; replaces a `DataLoader` for Lightning.
 
-    The order and the augmentation of an epoch are drawn for the whole split from (seed, epoch). They depend on
-    neither the batch size nor the number of processes: epoch 7 is epoch 7, in a run that was resumed as in one that was
-    not. The only state to save is how many of its batches are done, where a checkpoint is made inside an epoch.
+    The order and the augmentation of an epoch are drawn for the whole set from (seed, epoch). They depend neither on
+    the batch size nor on the number of processes, and a resumed run draws the same ones. The only state to save is the
+    number of batches that are done, for a checkpoint inside an epoch.
 
     Args:
-        images: uint8 (N, 3, 32, 32), on the device where batches are wanted.
+        images: uint8 (N, 3, 32, 32), on the device of the batches.
         labels: int64 (N,), on the same device.
         batch_size: largest batch of one process.
-        augmentation: what to draw for each image, or None for images as they are.
-        sizes: side in pixels to which the images of each epoch are scaled, the last one from then on; empty leaves
-            them as they are.
-        shuffle: take the images in a new order each epoch, or as they stand.
-        fixed: keep the order of the first epoch, so that the first batches always hold the same images.
-        seed: seed of the order and the augmentation.
+        augmentations: to apply to each batch, in order; empty for the images as they are.
+        sizes: side in pixels to which the images of each epoch are scaled, the last one from then on; empty for the
+            size that they have.
+        shuffle: use a new order in each epoch.
+        fixed: use the order of the first epoch in each, so that the first batches always hold the same images.
+        seed: seed of the order and the augmentations.
         rank: this process.
-        world_size: number of processes that share the split.
+        world_size: number of processes that share the images.
 
     Raises:
-        ValueError: when there are fewer images than processes.
+        ValueError: if there are fewer images than processes.
     """
 
     batch_sampler = None
-    """Lightning looks here before it looks at `sampler`."""
+    """Lightning looks here before `sampler`."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class BatchLoader:
         labels: Tensor,
         batch_size: int,
         *,
-        augmentation: Augmentation | None = None,
+        augmentations: Sequence[Augmentation] = (),
         sizes: Sequence[int] = (),
         shuffle: bool = False,
         fixed: bool = False,
@@ -142,7 +143,7 @@ class BatchLoader:
     ) -> None:
         self.images = images
         self.labels = labels
-        self.augmentation = augmentation
+        self.augmentations = list(augmentations)
         self.sizes = tuple(sizes)
         self.shuffle = shuffle
         self.fixed = fixed
@@ -154,61 +155,58 @@ class BatchLoader:
 
     @property
     def sampler(self) -> BatchLoader:
-        """This loader: before each epoch Lightning calls `set_epoch` of whatever stands under this name."""
+        """Return this loader: Lightning calls `sampler.set_epoch` before each epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, counted from 0, that the next iteration draws."""
+        """Set the epoch, counted from 0, of the next iteration."""
         self.epoch = epoch
         self._done = 0
 
     def progress(self) -> dict[str, int]:
-        """How far the current epoch is."""
+        """Return how many batches of the current epoch are done."""
         return {"epoch": self.epoch, "done": self._done, "batches": len(self)}
 
     def resume(self, progress: dict[str, int]) -> None:
-        """Lets the next iteration over the same epoch begin after the batches that are done.
+        """Start the next iteration over the same epoch after the batches that are done.
 
         Args:
-            progress: of the loader that was interrupted.
+            progress: of the interrupted loader.
 
         Raises:
-            ValueError: in the middle of an epoch that is cut into another number of batches.
+            ValueError: if the epoch was interrupted and has another number of batches now.
         """
         if 0 < progress["done"] < progress["batches"] != len(self):
             raise ValueError(
-                f"Expected {progress['batches']} batches an epoch, as the checkpoint was made inside one, got "
+                f"Expected {progress['batches']} batches per epoch, because the checkpoint was made inside one, got "
                 f"{len(self)}. Continue with the images, the `data.batch_size` and the devices that the run had."
             )
         self._resume = progress
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels to which the images of this epoch are scaled, or None where they stay as they are."""
+        """Side in pixels to which the images of this epoch are scaled, or None if they are not."""
         return self.sizes[min(self.epoch, len(self.sizes) - 1)] if self.sizes else None
 
     def __len__(self) -> int:
-        """Number of batches of this process."""
+        """Return the number of batches of this process."""
         return len(self._bounds)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of the current epoch; those that are left where it was interrupted."""
+        """Yield the batches of the current epoch, or those left of it when it is resumed."""
         n, device = len(self.labels), self.labels.device
         order = torch.arange(n)
         if self.shuffle:
             order = torch.randperm(n, generator=generator("shuffle", self.seed, 0 if self.fixed else self.epoch))
+        draws = move_data_to_device(draw_epoch(self.augmentations, order, self.seed, self.epoch), device)
         order = order.to(device)
-        draws = None
-        if self.augmentation is not None:
-            draws = self.augmentation.draw_epoch(n, self.seed, self.epoch).to(device)
         resumed, self._resume = self._resume, {}
         start = resumed["done"] if resumed.get("epoch") == self.epoch else 0
         for done, (first, last) in enumerate(self._bounds[start:], start + 1):
             self._done = done
             indices = order[first:last]
             images = self.images.index_select(0, indices)
-            if draws is not None:
-                images = apply_draws(images, draws[first:last])
+            images = apply_draws(images, self.augmentations, draws, slice(first, last))
             if self.image_size is not None:
                 images = resize(images, self.image_size)
             yield Batch(images, self.labels.index_select(0, indices), indices)

@@ -1,32 +1,28 @@
-"""The official CIFAR-10 batch files, as a folder or in their archive.
+"""The official CIFAR-10 batch files, in a folder or in their archive.
 
-Nothing in a file is unpickled before its MD5 is the published one, and even then by an unpickler that knows
-only what NumPy arrays need.
+The batch files are pickles, and a pickle can run any code when it is loaded. One rule makes them safe: nothing is
+unpickled unless its MD5, or that of the archive around it, is the published one. `_read_published` checks this.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import io
 import os
 import pickle
 import tarfile
-import zlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, ClassVar
+from pathlib import Path
+from typing import IO, ClassVar, cast
 
 import numpy as np
 import torch
 
-from cifar_lightning.data.cache import Part
-from cifar_lightning.data.split import Split, content_fingerprint
+from cifar_lightning.data.split import ImageSet, SourceSplit, content_fingerprint
 
-__all__ = ["Manifest", "OfficialArchive", "OfficialFiles", "md5_of", "official_manifest"]
-
-_BLOCK_BYTES = 1 << 20
+__all__ = ["Manifest", "OfficialArchive", "OfficialFiles", "official_manifest"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Manifest:
         url: where the archive is published.
         archive: file name of the archive.
         archive_md5: MD5 of the archive.
-        folder: folder of the batch files, in the data root as in the archive.
+        folder: folder of the batch files, in the data root and in the archive.
         train: (file name, MD5) of each training batch, in the order of the samples.
         test: (file name, MD5) of each test batch.
     """
@@ -49,14 +45,14 @@ class Manifest:
     train: tuple[tuple[str, str], ...]
     test: tuple[tuple[str, str], ...]
 
-    def batches(self, part: Part) -> tuple[tuple[str, str], ...]:
-        """(file name, MD5) of each batch file of a part."""
-        return self.train if part == "train" else self.test
+    def batches(self, split: SourceSplit) -> tuple[tuple[str, str], ...]:
+        """Return (file name, MD5) of each batch file of a split."""
+        return self.train if split == "train" else self.test
 
 
 def official_manifest() -> Manifest:
-    """The published files, as torchvision knows them."""
-    from torchvision.datasets import CIFAR10  # Slow to import.
+    """Return the published names and sums, which torchvision holds."""
+    from torchvision.datasets import CIFAR10  # slow to import
 
     return Manifest(
         url=CIFAR10.url,
@@ -73,10 +69,10 @@ class OfficialFiles:
 
     Args:
         root: the data root.
-        manifest: the files to expect.
+        manifest: the expected files.
 
     Raises:
-        ValueError: when one of the six batch files is missing.
+        ValueError: if any of the six batch files is missing.
     """
 
     name: ClassVar[str] = "official batches"
@@ -91,34 +87,26 @@ class OfficialFiles:
                 f"Unpack {manifest.archive} again, or remove the folder to use another source."
             )
 
-    def key(self, part: Part) -> str:
-        """Hexadecimal SHA-256 over names, sizes and modification times (ns) of the part's batch files."""
-        return _stat_key(self.name, part, [self.folder / name for name, _ in self.manifest.batches(part)])
+    def key(self, split: SourceSplit) -> str:
+        """Return the SHA-256 (hexadecimal) of names, sizes and modification times (ns) of the split's batch files."""
+        return _stat_key(self.name, split, [self.folder / name for name, _ in self.manifest.batches(split)])
 
-    def decode(self, part: Part) -> Split:
-        """Checks and reads the batch files of one part; opens no other file.
+    def decode(self, split: SourceSplit) -> ImageSet:
+        """Check and read the batch files of one split, without opening the others.
 
         Raises:
-            ValueError: when a file cannot be read, is not the published one, or holds something else.
+            ValueError: if a file cannot be read or is not the published one.
         """
-        batches = []
-        for name, md5 in self.manifest.batches(part):
-            path = self.folder / name
-            try:
-                content = path.read_bytes()  # Once: what is checked is what is unpickled.
-            except OSError as error:
-                raise ValueError(_unreadable(path, error)) from error
-            _check_md5(str(path), md5, hashlib.md5(content, usedforsecurity=False).hexdigest(), self.manifest)
-            batches.append(_parse_batch(content, str(path)))
-        return _join(batches)
+        batches = self.manifest.batches(split)
+        return _unpickle(_read_published(self.folder / name, md5, self.manifest) for name, md5 in batches)
 
 
 class OfficialArchive:
-    """The archive `cifar-10-python.tar.gz` in a data root. It is read where it lies and never unpacked to disk.
+    """The archive `cifar-10-python.tar.gz` in a data root, which is read without unpacking it to disk.
 
     Args:
         root: the data root.
-        manifest: the files to expect.
+        manifest: the expected files.
     """
 
     name: ClassVar[str] = "official archive"
@@ -127,57 +115,65 @@ class OfficialArchive:
         self.path = root.absolute() / manifest.archive
         self.manifest = manifest
 
-    def key(self, part: Part) -> str:
-        """Hexadecimal SHA-256 over name, size and modification time (ns) of the archive, and the part."""
-        return _stat_key(self.name, part, [self.path])
+    def key(self, split: SourceSplit) -> str:
+        """Return the SHA-256 (hexadecimal) of name, size and modification time (ns) of the archive, and the split."""
+        return _stat_key(self.name, split, [self.path])
 
-    def decode(self, part: Part) -> Split:
-        """Checks the archive and reads the batch files of one part in it.
+    def decode(self, split: SourceSplit) -> ImageSet:
+        """Check the archive and read the batch files of one split in it.
 
         Raises:
-            ValueError: when the archive cannot be read, is not the published one, or holds something else.
+            ValueError: if the archive cannot be read or is not the published one.
         """
-        wanted = {f"{self.manifest.folder}/{name}": md5 for name, md5 in self.manifest.batches(part)}
-        try:
-            with open(self.path, "rb") as file:
-                _check_md5(str(self.path), self.manifest.archive_md5, md5_of(file), self.manifest)
-                file.seek(0)
-                contents = _read_members(file, set(wanted), self.path)
-        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise ValueError(_unreadable(self.path, error)) from error
-        batches = []
-        for name, md5 in wanted.items():
-            # Again, for the file on the disk may have been replaced since its own sum was taken.
-            found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
-            _check_md5(f"{self.path}:{name}", md5, found, self.manifest)
-            batches.append(_parse_batch(contents[name], f"{self.path}:{name}"))
-        return _join(batches)
+        content = io.BytesIO(_read_published(self.path, self.manifest.archive_md5, self.manifest))
+        names = [f"{self.manifest.folder}/{name}" for name, _ in self.manifest.batches(split)]
+        with tarfile.open(fileobj=content, mode="r:gz") as tar:  # one pass: to go back is to decompress again
+            files = {m.name: cast(IO[bytes], tar.extractfile(m)).read() for m in tar if m.name in names}
+        return _unpickle(files[name] for name in names)
 
 
-def md5_of(file: IO[bytes]) -> str:
-    """Hexadecimal MD5 of a whole open file; leaves its position at the end."""
-    digest = hashlib.md5(usedforsecurity=False)
-    file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
+def _read_published(path: Path, md5: str, manifest: Manifest) -> bytes:
+    """Return the content of a file if it is the published one.
 
+    The file is read once, so that what is unpickled is what was checked.
 
-def _check_md5(name: str, expected: str, found: str, manifest: Manifest) -> None:
-    if found != expected:
+    Raises:
+        ValueError: if the file cannot be read or its MD5 is another.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(_unreadable(path, error)) from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
         raise ValueError(
-            f"Expected {name} to be the published file with MD5 {expected}, got MD5 {found}: it is damaged, incomplete "
-            f"or another file. Delete it and bring it again from {manifest.url}, or by `--data.download true`."
+            f"Expected {path} to be the published file with MD5 {md5}, got MD5 {found}: it is damaged, incomplete or "
+            f"another file. Delete it and download it again from {manifest.url}, or with `--data.download true`."
         )
+    return content
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or error
-    return f"Cannot read {path}: {reason}. Check its permissions, or delete it and bring it again."
+def _unpickle(batches: Iterable[bytes]) -> ImageSet:
+    """Return the images of batch files, in order. Only pass what `_read_published` has checked.
+
+    A batch file is a pickled dictionary of `data`, uint8 (n, 3072) with 1024 red, 1024 green and 1024 blue pixels a
+    row, and `labels`, a list of n integers in [0, 9].
+    """
+    with warnings.catch_warnings():
+        # NumPy 2.4 expects booleans where these pickles of Python 2 hold 0 and 1.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        loaded = [pickle.loads(batch, encoding="bytes") for batch in batches]
+    images = torch.from_numpy(np.concatenate([batch[b"data"] for batch in loaded]).reshape(-1, 3, 32, 32))
+    labels = torch.tensor([label for batch in loaded for label in batch[b"labels"]])
+    return ImageSet(images, labels, content_fingerprint(images, labels))
 
 
-def _stat_key(source: str, part: Part, paths: list[Path]) -> str:
-    digest = hashlib.sha256(f"{source}\0{part}\n".encode())
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"Cannot read {path}: {error.strerror or error}. Check its permissions, or delete it and download it again."
+
+
+def _stat_key(source: str, split: SourceSplit, paths: list[Path]) -> str:
+    digest = hashlib.sha256(f"{source}\0{split}\n".encode())
     for path in paths:
         try:
             status = path.stat()
@@ -185,106 +181,3 @@ def _stat_key(source: str, part: Part, paths: list[Path]) -> str:
             raise ValueError(_unreadable(path, error)) from error
         digest.update(b"%b\0%d\0%d\n" % (os.fsencode(path.name), status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
-
-
-def _read_members(file: IO[bytes], wanted: set[str], path: Path) -> dict[str, bytes]:
-    """Reads the wanted members of a gzipped tar in one pass, once every member has been seen to be harmless.
-
-    Args:
-        file: the open archive, at its start.
-        wanted: member names.
-        path: the archive's path for messages.
-
-    Raises:
-        ValueError: when a member is not a plain file or folder inside, or a wanted one is missing.
-    """
-    contents: dict[str, bytes] = {}
-    with tarfile.open(fileobj=file, mode="r:gz") as tar:
-        for member in tar:
-            inside = PurePosixPath(member.name)
-            if inside.is_absolute() or ".." in inside.parts or not (member.isreg() or member.isdir()):
-                raise ValueError(
-                    f"Expected {path} to hold plain files in {sorted(wanted)[0].split('/')[0]}/, got the member "
-                    f"{member.name!r}: refused. Delete the archive and bring the official one."
-                )
-            if member.name in wanted:
-                extracted = tar.extractfile(member)
-                assert extracted is not None  # It is a regular file.
-                contents[member.name] = extracted.read()
-    missing = sorted(wanted - set(contents))
-    if missing:
-        raise ValueError(
-            f"Expected {path} to hold {', '.join(missing)}, got none. Delete the archive and bring the official one."
-        )
-    return contents
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles containers, strings, numbers and NumPy arrays, whichever NumPy wrote them, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., object]:
-        """The stand-in for a global that the pickle names. Importing it by name would run what the pickle chose."""
-        allowed: dict[tuple[str, str], Callable[..., object]] = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _dtype,
-            # NumPy 2 calls the module of this function numpy._core; asking an array for it works in both.
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
-            ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
-            ("_codecs", "encode"): _encode_latin1,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"refused the global {module}.{name}")
-        return allowed[module, name]
-
-
-def _dtype(kind: str | bytes, *_: object) -> np.dtype:
-    """Drops the flags `align` and `copy`: the official files hold numbers, and NumPy 2.4.0 warns unless booleans."""
-    return np.dtype(kind)  # type: ignore[arg-type]
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in a protocol 2 pickle. Any other codec is not for us to run."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"refused the codec {encoding}")
-    return codecs.latin_1_encode(text)[0]
-
-
-def _parse_batch(content: bytes, name: str) -> tuple[np.ndarray, list[int]]:
-    """Unpickles a batch file whose MD5 has been checked.
-
-    Args:
-        content: the whole file.
-        name: what messages call it.
-
-    Returns:
-        uint8 pixels, shape (n, 3072), as 1024 red, 1024 green and 1024 blue rows first, and n labels in [0, 9].
-
-    Raises:
-        ValueError: when the file is no pickle of that.
-    """
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # A broken pickle can raise nearly anything.
-        raise ValueError(f"Expected {name} to be a pickle of arrays and numbers alone, got: {error}.") from error
-    batch = batch if isinstance(batch, dict) else {}
-    data, labels = batch.get(b"data"), batch.get(b"labels")
-    problems = []
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-        shape = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        problems.append(f"b'data' is not uint8 (n, 3072) but {shape}")
-    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label <= 9 for label in labels):
-        problems.append("b'labels' is not a list of integers in [0, 9]")
-    elif isinstance(data, np.ndarray) and data.ndim and len(data) != len(labels):
-        problems.append(f"{len(data)} images have {len(labels)} labels")
-    if problems:
-        raise ValueError(f"Expected {name} to hold a CIFAR-10 batch, got: {'; '.join(problems)}.")
-    assert isinstance(data, np.ndarray)
-    assert isinstance(labels, list)
-    return data, labels
-
-
-def _join(batches: list[tuple[np.ndarray, list[int]]]) -> Split:
-    """One part from its batches, in order."""
-    images = torch.from_numpy(np.concatenate([data for data, _ in batches]).reshape(-1, 3, 32, 32))
-    labels = torch.tensor([label for _, labels in batches for label in labels])
-    return Split(images, labels, content_fingerprint(images, labels))

@@ -1,4 +1,4 @@
-"""Pictures of any size and mode as images that the networks take."""
+"""Pictures of any size and mode, converted to the images that networks take."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ READ_SUFFIXES = (
 UNREAD_SUFFIXES = (
     ".eps", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl", ".svg", ".svgz",
     ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2",
-    ".sr2", ".srf", ".srw", ".x3f",  # raw camera files, of which Pillow reads a thumbnail or undeveloped pixels
+    ".sr2", ".srf", ".srw", ".x3f",  # raw camera files, from which Pillow reads a thumbnail or undeveloped pixels
 )
-"""Pictures that have to be converted first; Pillow cannot read them, or not rightly."""
+"""Pictures that have to be converted first, because Pillow cannot read them, or not correctly."""
 # fmt: on
 PICTURE_SUFFIXES = frozenset((*READ_SUFFIXES, *UNREAD_SUFFIXES))
 MAX_KINDS_NAMED = 5
@@ -65,27 +65,28 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How to turn a picture upright, by its EXIF orientation."""
-# Control characters, line and paragraph separators, marks that reverse the text, and bytes that are not UTF-8.
+"""How to turn a picture upright, for each EXIF orientation."""
+# Control characters, line and paragraph separators, marks that change the direction of text, and bytes that are not
+# UTF-8.
 UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\udc80-\udcff]")
 
 
 class UnreadableError(ValueError):
-    """A file is no picture that can be read; the message is a sentence about "it"."""
+    """A file is not a readable picture; the message is a sentence about "it"."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or holds what macOS adds to an archive: neither is a user's picture."""
+    """Return whether a file or folder is hidden, or is the folder that macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is named as a picture, readable or not."""
+    """Return whether a file is named as a picture, readable or not."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 def readable(name: Path | str) -> str:
-    r"""Return a name on one line of valid text that no other name has.
+    r"""Return a name as one line of valid text, different for each name.
 
     Bytes that are not UTF-8, control characters and line breaks are written as `\xNN`, one for each byte, and a
     backslash as two.
@@ -102,16 +103,16 @@ def readable(name: Path | str) -> str:
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Return files as they are given, and the files named as pictures below folders, sorted by name.
+    """Return the given files, and the files named as pictures in folders at any depth, sorted by name.
 
-    Hidden files and folders are passed over. Files that are not named as pictures are counted in one log line. Folders
-    that cannot be listed and links to folders, which are not followed, are returned too: `load_picture` refuses them.
+    Hidden files and folders are skipped. Files that are not named as pictures are counted in one log line. Folders that
+    cannot be listed and links to folders, which are not followed, are returned too: `load_picture` refuses them.
 
     Args:
         paths: files and folders.
 
     Raises:
-        ValueError: for a path that does not exist, or a folder without pictures.
+        ValueError: if a path does not exist, or a folder holds no pictures.
     """
     found: list[Path] = []
     others: Counter[str] = Counter()
@@ -149,8 +150,8 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
 def entries_below(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield (path, True) for each file at any depth, and (path, False) for each folder that is not searched.
 
-    These are the folders that cannot be listed, and links to folders: they may lead in a circle. Hidden files and
-    folders are passed over.
+    These are folders that cannot be listed, and links to folders, which may form a cycle. Hidden files and folders are
+    skipped.
     """
     folders = [folder]
     while folders:
@@ -170,11 +171,11 @@ def entries_below(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def load_picture(path: Path) -> Tensor:
-    """Load a picture as a network sees it.
+    """Load a picture as input of a network.
 
-    Turned upright as its EXIF or XMP orientation says; what is transparent becomes white; 16 bits become 8; scaled so
-    that its shorter side has 32 pixels, each the mean of what it covers, and cut to the middle square. Of an animation
-    the first frame is taken.
+    It is turned upright by its EXIF or XMP orientation, scaled so that its shorter side has 32 pixels, each the mean of
+    the pixels that it covers, and cropped to the central square. Transparent pixels become white, and 16 bits become 8.
+    An animation gives its first frame.
 
     Args:
         path: of a file in one of `FORMATS`.
@@ -183,7 +184,7 @@ def load_picture(path: Path) -> Tensor:
         uint8 (3, 32, 32).
 
     Raises:
-        UnreadableError: when the file is not a picture, is cut short, or has too many pixels.
+        UnreadableError: if the file is not a picture, is truncated, or has too many pixels.
     """
     try:
         with open_picture(path) as picture:
@@ -196,11 +197,11 @@ def load_picture(path: Path) -> Tensor:
         if path.suffix.lower() in UNREAD_SUFFIXES:
             raise UnreadableError(f"{path.suffix} files cannot be read. Convert it to JPEG or PNG.") from error
         raise UnreadableError(
-            "it is no picture in a known format. If it is a picture, convert it to JPEG or PNG."
+            "it is not a picture in a known format. If it is a picture, convert it to JPEG or PNG."
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"it has too many pixels; at most {MAX_PIXELS:,} are decoded.") from error
-    except Exception as error:  # Pillow's decoders raise many types on damaged files, and none concerns another file.
+    except Exception as error:  # Pillow's decoders raise many types for damaged files
         words = (isinstance(error, OSError) and error.strerror) or str(error).strip(" .") or type(error).__name__
         raise UnreadableError(f"it cannot be read ({readable(' '.join(words.split()))}).") from error
     return torch.from_numpy(small).permute(2, 0, 1).contiguous()
@@ -208,30 +209,30 @@ def load_picture(path: Path) -> Tensor:
 
 @cache
 def formats() -> list[str]:
-    """The formats of `FORMATS` that the installed Pillow knows."""
+    """Return the formats of `FORMATS` that the installed Pillow supports."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Open a picture; its pixels are not decoded yet.
+    """Open a picture without decoding its pixels.
 
     Raises:
-        UnreadableError: for what is no regular file, is empty, or has more than `MAX_PIXELS`.
+        UnreadableError: if it is not a regular file, is empty, or has more than `MAX_PIXELS`.
         Exception: whatever Pillow raises.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableError(
-            "it is a link to a folder. Name that folder itself to have its pictures."
+            "it is a link to a folder. Give that folder itself to read its pictures."
             if path.is_symlink()
             else "it is a folder that cannot be listed."
         )
-    if not stat.S_ISREG(status.st_mode):  # Opening a named pipe would wait forever.
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait forever
         raise UnreadableError("it is not a regular file.")
     if not status.st_size:
         raise UnreadableError("it is empty.")
-    # Such files can only be read when they are misnamed; most raw camera files would pass as TIFF.
+    # Such files can only be read if they are misnamed; most raw camera files would pass as TIFF.
     known = ["JPEG", "PNG"] if path.suffix.lower() in UNREAD_SUFFIXES else formats()
     try:
         picture: Image.Image = Image.open(path, formats=known)
@@ -245,10 +246,10 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def open_jpeg_with_odd_exif(path: Path) -> Image.Image:
-    """Open a JPEG that Pillow gives up as it looks for the resolution in damaged EXIF data: it gets them afterwards.
+    """Open a JPEG that Pillow rejects because of damaged EXIF data, by adding them after it is open.
 
     Raises:
-        UnidentifiedImageError: when the file is no such JPEG.
+        UnidentifiedImageError: if the file is not such a JPEG.
     """
     with path.open("rb") as file:
         content = file.read(2)
@@ -262,12 +263,12 @@ def open_jpeg_with_odd_exif(path: Path) -> Image.Image:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Decode a picture and turn it as its orientation says; one that is missing or damaged leaves it as it is.
+    """Decode a picture and turn it by its orientation, if that is present and valid.
 
-    Only the orientation is read. `ImageOps.exif_transpose` also writes all EXIF data anew, which fails for numbers that
-    cameras do write.
+    Only the orientation is read. `ImageOps.exif_transpose` also rewrites all EXIF data, which fails for numbers that
+    some cameras write.
     """
-    if picture.format == "TIFF":  # Pillow turns TIFF itself, and reads these directories first: they may be damaged.
+    if picture.format == "TIFF":  # Pillow turns TIFF itself, and first reads these directories, which may be damaged
         with contextlib.suppress(Exception):
             exif = picture.getexif()
             for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop):
@@ -281,7 +282,7 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
-    """A picture of any mode with three channels of 8 bits."""
+    """Convert a picture of any mode to three channels of 8 bits."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture, dtype=np.float32)
         highest = values.max(initial=0, where=np.isfinite(values))

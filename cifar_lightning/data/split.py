@@ -1,24 +1,28 @@
-"""One part of a data set as two tensors, and the stratified cut of a part into training and validation."""
+"""Sets of images in memory, and the stratified split into training and validation images."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Split", "content_fingerprint", "evenly", "stratified_indices"]
+__all__ = ["ImageSet", "SourceSplit", "content_fingerprint", "evenly_spaced", "stratified_indices"]
+
+SourceSplit = Literal["train", "test"]
+"""A split as the data set is published: 50,000 images to train and validate on, and 10,000 to test on."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """Images and labels of one part of a data set, whole and in memory.
+class ImageSet:
+    """Images and labels in memory.
 
     Attributes:
         images: uint8 pixels in [0, 255], shape (N, 3, 32, 32), RGB.
         labels: int64 class indices in [0, 9], shape (N,).
-        fingerprint: hexadecimal SHA-256 of the pixels and labels: equal exactly when the data are.
+        fingerprint: hexadecimal SHA-256 of the pixels and labels of the whole published split.
     """
 
     images: Tensor
@@ -26,12 +30,12 @@ class Split:
     fingerprint: str
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.labels)
 
 
 def content_fingerprint(images: Tensor, labels: Tensor) -> str:
-    """SHA-256 over the bytes of the images, then of the labels, in order.
+    """Return the SHA-256 (hexadecimal) of the bytes of the images, then of the labels, in order.
 
     Args:
         images: uint8, shape (N, 3, 32, 32), on the CPU.
@@ -43,10 +47,10 @@ def content_fingerprint(images: Tensor, labels: Tensor) -> str:
 
 
 def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Cuts the samples into training and validation so that every class keeps its share in both.
+    """Split samples into training and validation so that every class has the same share of both.
 
-    Each class gives `floor(share)` samples to validation; the samples that rounding leaves over come from the
-    classes with the largest remainders (ties: the lower class index), so the size is exact.
+    Each class gives `floor(share)` samples to validation. The samples that rounding leaves over come from the classes
+    with the largest remainders (in a tie, the lower class index), so the size is exact.
 
     Args:
         labels: int64 class indices, shape (N,).
@@ -57,7 +61,7 @@ def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor
         Training indices (N - val_size,) and validation indices (val_size,), int64, each ascending.
 
     Raises:
-        ValueError: when `val_size` is negative or leaves no training sample.
+        ValueError: if `val_size` is negative or leaves no training sample.
     """
     if not 0 <= val_size < len(labels):
         raise ValueError(
@@ -78,6 +82,6 @@ def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor
     return (~is_val).nonzero().squeeze(1), is_val.nonzero().squeeze(1)
 
 
-def evenly(n: int, count: int) -> Tensor:
-    """At most `count` of n positions, spread evenly from the first to the last; int64."""
+def evenly_spaced(n: int, count: int) -> Tensor:
+    """Return at most `count` of n positions, evenly spaced from the first to the last; int64."""
     return torch.linspace(0, n - 1, min(n, count)).long()

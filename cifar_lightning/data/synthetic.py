@@ -1,10 +1,10 @@
-"""The embedded stand-in for CIFAR-10: ten abstract motifs rendered on the spot, for places with no real data.
+"""The embedded stand-in for CIFAR-10: ten abstract motifs, rendered on demand, for places without the real data.
 
 The classes are disc, ring, square, triangle, cross, star, crescent, stripes, checkerboard and dots. A class is a motif,
 and nothing else tells the classes apart: position, size, rotation, hue and contrast polarity are drawn from the same
 distributions for all of them, over random gradients, strokes, specks and noise. Colour statistics, linear models and
-templates therefore fail, an MLP does poorly, and local, shift-tolerant features do well: what separates architectures
-on photographs separates them here. An accuracy on these images says nothing about the one on CIFAR-10.
+templates therefore fail, an MLP does poorly, and local, shift-tolerant features do well: the properties that separate
+architectures on photographs separate them here. Accuracies on these images do not predict those on CIFAR-10.
 
 Every motif is its own mirror image up to a rotation, so horizontal flips keep the label.
 
@@ -17,50 +17,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar_lightning.data.split import Split, content_fingerprint
+from cifar_lightning.data.split import ImageSet, SourceSplit, content_fingerprint
 
-__all__ = ["MOTIFS", "render_split", "synthetic_split"]
+__all__ = ["MOTIFS", "render_images", "synthetic_images"]
 
 MOTIFS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "stripes", "checkerboard", "dots")
-"""What is drawn for each label, in label order; the labels keep the ten CIFAR-10 names elsewhere."""
+"""Motif of each label. Elsewhere, the labels keep the ten CIFAR-10 names."""
 
 Array: TypeAlias = NDArray[np.float32]
 Uniform: TypeAlias = Callable[..., Array]
 
-MOST = 1_000_000  # Images of 3 kB each.
+MAX_IMAGES = 1_000_000  # of 3 kB each
 SIZE = 32
-CHUNK = 128  # Images rendered at once: their planes stay in the processor's cache.
+CHUNK = 128  # images rendered at once: their planes fit the processor's cache
 EIGHTH_TURN = math.sqrt(2) - 1  # tan(pi / 8)
 
 
-def synthetic_split(part: Literal["train", "test"], n: int, seed: int = 0) -> Split:
-    """Renders the training or the test part of the synthetic data set.
+def synthetic_images(split: SourceSplit, n: int, seed: int = 0) -> ImageSet:
+    """Render the training or the test images of the synthetic data set.
 
     Args:
-        part: which of the two; they come from disjoint random streams of the same seed.
+        split: "train" or "test"; they come from disjoint random streams of the same seed.
         n: number of images, at least 10.
         seed: seed of the data set, at least 0.
 
     Returns:
-        The images and labels, see `render_split`.
+        The images and labels, see `render_images`.
 
     Raises:
-        ValueError: when `part` is unknown, `n` is less than one image a class, or `seed` is negative.
+        ValueError: if `split` is unknown, `n` is less than one image per class, or `seed` is negative.
     """
-    if part not in ("train", "test"):
-        raise ValueError(f"Expected `part` to be 'train' or 'test', got {part!r}. Choose one of the two.")
-    _check(n, seed, n_name=f"data.synthetic_{part}")
-    return render_split(n, 2 * seed + (part == "test"))
+    if split not in get_args(SourceSplit):
+        raise ValueError(f"Expected `split` to be 'train' or 'test', got {split!r}.")
+    _check(n, seed, n_name=f"data.synthetic_{split}")
+    return render_images(n, 2 * seed + (split == "test"))
 
 
-def render_split(n: int, seed: int) -> Split:
-    """Renders a balanced, shuffled set of images; equal arguments give equal bytes.
+def render_images(n: int, seed: int) -> ImageSet:
+    """Render a balanced, shuffled set of images; equal arguments give equal bytes.
 
     Args:
         n: number of images, at least 10: `n // 10` of each class, and one more of the first `n % 10` classes.
@@ -70,12 +70,12 @@ def render_split(n: int, seed: int) -> Split:
         Images uint8 (n, 3, 32, 32), RGB in [0, 255], and labels int64 (n,) in [0, 9], indices into `MOTIFS`.
 
     Raises:
-        ValueError: when `n` is less than one image a class, or `seed` is negative.
+        ValueError: if `n` is less than one image per class, or `seed` is negative.
     """
     _check(n, seed, n_name="n")
     bits = np.random.PCG64(seed)
     pixels = np.empty((n, 3, SIZE, SIZE), dtype=np.uint8)
-    # A stable sort of raw bits is a shuffle that no version of NumPy changes.
+    # A stable sort of raw bits is a shuffle that is the same in every version of NumPy.
     ranks = np.argsort(bits.random_raw(n), kind="stable").astype(np.int64)
     classes = ranks % len(MOTIFS)
     for label in range(len(MOTIFS)):
@@ -84,35 +84,33 @@ def render_split(n: int, seed: int) -> Split:
             chunk = members[start : start + CHUNK]
             pixels[chunk] = _render(label, len(chunk), bits)
     images, labels = torch.from_numpy(pixels), torch.from_numpy(classes)
-    return Split(images, labels, content_fingerprint(images, labels))
+    return ImageSet(images, labels, content_fingerprint(images, labels))
 
 
 def _check(n: int, seed: int, n_name: str) -> None:
-    """Raises one `ValueError` with all that is wrong with the size and the seed."""
+    """Raise one `ValueError` with all problems of the size and the seed."""
     problems = []
     if n < len(MOTIFS):
-        problems.append(
-            f"Expected `{n_name}` to be at least {len(MOTIFS)}, one image a class, got {n}. Ask for more images."
-        )
-    if n > MOST:
-        problems.append(f"Expected `{n_name}` to be at most {MOST:,} images, which are kept in memory, got {n}.")
+        problems.append(f"Expected `{n_name}` to be at least {len(MOTIFS)}, one image per class, got {n}.")
+    if n > MAX_IMAGES:
+        problems.append(f"Expected `{n_name}` to be at most {MAX_IMAGES:,} images, which are kept in memory, got {n}.")
     if seed < 0:
-        problems.append(f"Expected `seed` to be at least 0, got {seed}. Choose a non-negative seed.")
+        problems.append(f"Expected `seed` to be at least 0, got {seed}.")
     if problems:
         raise ValueError("\n".join(problems))
 
 
 def _render(label: int, n: int, bits: np.random.PCG64) -> NDArray[np.uint8]:
-    """Renders `n` images of one class: uint8 (n, 3, 32, 32)."""
+    """Render `n` images of one class: uint8 (n, 3, 32, 32)."""
 
     def uniform(low: float, high: float, *shape: int) -> Array:
-        """Float32 draws in [low, high), shape (n, *shape), or (n, 1, 1) to broadcast over the pixels."""
+        """Return float32 draws in [low, high), shape (n, *shape), or (n, 1, 1) to broadcast over the pixels."""
         shape = (n, *(shape or (1, 1)))
         unit = (bits.random_raw(math.prod(shape)) >> 40).astype(np.float32) * np.float32(2**-24)
         return np.float32(low) + np.float32(high - low) * unit.reshape(shape)
 
     mask = _motif(label, uniform)
-    backdrop = _gradient(uniform) * (1 - 0.6 * mask)  # A little of the lighting carries on over the motif,
+    backdrop = _gradient(uniform) * (1 - 0.6 * mask)  # a little of the lighting continues over the motif,
     clutter = _clutter(uniform) * (1 - mask)  # while strokes and specks pass behind it.
 
     # Light on dark as often as dark on light; the base leaves room for the contrast, so that clipping is rare.
@@ -135,12 +133,12 @@ def _render(label: int, n: int, bits: np.random.PCG64) -> NDArray[np.uint8]:
 
 
 def _sign(x: Array) -> Array:
-    """-1 where negative, else 1."""
+    """Return -1 where x is negative, else 1."""
     return np.where(x < 0, np.float32(-1), np.float32(1))
 
 
 def _tint(uniform: Uniform, strength: float) -> Array:
-    """Random chroma of zero mean over the channels: (n, 3), in [-2/3, 2/3] times up to `strength`."""
+    """Return random chroma of zero mean over the channels: (n, 3), in [-2/3, 2/3] times up to `strength`."""
     hue = uniform(0, 6, 1)
     # The piecewise linear hue wheel: 0 red, 2 green, 4 blue.
     away = np.abs(hue - np.array([0, 2, 4], dtype=np.float32))
@@ -150,13 +148,13 @@ def _tint(uniform: Uniform, strength: float) -> Array:
 
 
 def _coordinates() -> tuple[Array, Array]:
-    """Column and row of each pixel, shapes (1, 1, 32) and (1, 32, 1)."""
+    """Return column and row of each pixel, shapes (1, 1, 32) and (1, 32, 1)."""
     line = np.arange(SIZE, dtype=np.float32)
     return line[None, None, :], line[None, :, None]
 
 
 def _direction(uniform: Uniform) -> tuple[Array, Array]:
-    """Unit vectors over the whole circle, x and y of shape (n, 1, 1), uniform to within a sixth."""
+    """Return unit vectors over the whole circle, x and y of shape (n, 1, 1), uniform to within a sixth."""
     # The rational parametrisation of an eighth turn to either side, then a random quarter turn: no sin, no cos.
     t = uniform(-EIGHTH_TURN, EIGHTH_TURN)
     x, y = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
@@ -165,12 +163,12 @@ def _direction(uniform: Uniform) -> tuple[Array, Array]:
 
 
 def _coverage(distance_px: Array) -> Array:
-    """Share of each pixel inside a shape, in [0, 1], from the signed distance to its edge (negative inside)."""
+    """Return the share of each pixel inside a shape, in [0, 1], from the distance to its edge (negative inside)."""
     return np.clip(0.5 - distance_px, 0, 1)
 
 
 def _gradient(uniform: Uniform) -> Array:
-    """Smooth random lighting in [-1, 1]: a 4x4 grid of values, interpolated bilinearly to (n, 32, 32)."""
+    """Return smooth random lighting in [-1, 1]: a 4x4 grid of values, interpolated bilinearly to (n, 32, 32)."""
     grid = uniform(-1, 1, 4, 4)
     at = np.arange(SIZE, dtype=np.float32) * np.float32(3 / SIZE)
     cell = at.astype(np.int64)
@@ -180,7 +178,7 @@ def _gradient(uniform: Uniform) -> Array:
 
 
 def _clutter(uniform: Uniform) -> Array:
-    """Two strokes across the image and two specks, each positive or negative: (n, 32, 32) in [-1, 1]."""
+    """Return two strokes across the image and two specks, each positive or negative: (n, 32, 32) in [-1, 1]."""
     x, y = _coordinates()
     total = np.zeros((1, SIZE, SIZE), dtype=np.float32)
     for _ in range(2):
@@ -196,7 +194,7 @@ def _clutter(uniform: Uniform) -> Array:
 
 
 def _motif(label: int, uniform: Uniform) -> Array:
-    """Coverage by the motif of a class at a random place, size and rotation: (n, 32, 32) in [0, 1]."""
+    """Return the coverage by the motif of a class at a random place, size and rotation: (n, 32, 32) in [0, 1]."""
     radius = uniform(7, 11)
     x, y = _coordinates()
     margin = 0.9 * radius
@@ -245,7 +243,7 @@ def _crescent(u: Array, v: Array) -> Array:
 
 
 def _wave(x: Array, period: float) -> Array:
-    """Triangle wave of slope 1: -period / 4 at the multiples of the period, period / 4 half-way between."""
+    """Return a triangle wave of slope 1: -period / 4 at the multiples of the period, period / 4 half-way between."""
     phase = x / np.float32(period)
     return np.abs(phase - np.floor(phase + np.float32(0.5))) * np.float32(period) - np.float32(period / 4)
 

@@ -1,14 +1,14 @@
-"""What all classifiers share: normalisation, the steps, metrics, optimizer and schedule."""
+"""The LightningModule: normalisation, steps, metrics, optimizer and schedule for any network."""
 
 from __future__ import annotations
 
 import logging
 import math
 import statistics
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,14 +16,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cifar_lightning.data.loader import Batch, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models import introspection
 from cifar_lightning.models.tta import TTAName, tta_logits
 from cifar_lightning.optim.groups import parameter_groups
-from cifar_lightning.optim.schedule import ScheduleName, lr_factor, optimizer_steps
+from cifar_lightning.optim.schedule import ScheduleName, make_scheduler, optimizer_steps
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
 
@@ -36,14 +36,20 @@ copied 0.2023, 0.1994, 0.2010 is the mean over images of each image's own deviat
 
 
 class ImageClassifier(LightningModule):
-    """Trains and evaluates a network that maps normalised images to logits.
+    """Trains and evaluates a network on uint8 images.
 
     Args:
-        net: From normalised float images (B, 3, 32, 32) to logits (B, 10).
+        net: Any network from normalised float images (B, 3, H, W) to logits (B, 10). What it may tell about itself is
+            in `cifar_lightning.models.introspection`.
         optimizer: The optimizer and its arguments; `weight_decay` acts on weights, not on biases and norm scales.
-        schedule: How the learning rate goes on after the warm-up: "constant", "linear" or "cosine", to the last step.
+        schedule: How the learning rate changes after the warm-up, at every step: "constant", "linear" or "cosine" to
+            the last step, or a scheduler class such as torch.optim.lr_scheduler.OneCycleLR.
+        schedule_args: Arguments of a scheduler class. Its length (`total_steps`, `total_iters` or `T_max`) defaults to
+            the steps of the training.
         warmup_epochs: Epochs over which the learning rate rises to its peak; a fraction is allowed.
         final_lr_ratio: Learning rate at the end of training as a fraction of its peak.
+        loss: The loss from logits (B, 10) and labels (B,), such as torch.nn.CrossEntropyLoss with its arguments; the
+            mean over images. Default: the cross-entropy with `label_smoothing`.
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1).
         tta: Views to average in `validate`, `test` and `predict`: "none", "flip" (mirror image), "flip_translate" (six
             views) or "flip_grid" (eighteen). The validations of a training take each image as it is, which is cheaper.
@@ -61,26 +67,29 @@ class ImageClassifier(LightningModule):
         self,
         net: nn.Module,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True),
-        schedule: ScheduleName = "linear",
+        schedule: ScheduleName | type[LRScheduler] = "linear",
+        schedule_args: dict[str, Any] | None = None,
         warmup_epochs: float = 0.0,
         final_lr_ratio: float = 0.0,
+        loss: nn.Module | None = None,
         label_smoothing: float = 0.0,
         tta: TTAName = "none",
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["net", "optimizer"], logger=False)
         self.net = net.to(memory_format=torch.channels_last) if channels_last else net
         self.optimizer = optimizer
         self.schedule = schedule
+        self.schedule_args = schedule_args or {}
         self.warmup_epochs = warmup_epochs
         self.final_lr_ratio = final_lr_ratio
         self.label_smoothing = label_smoothing
+        self.loss = loss or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.tta = tta
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compile_net = compile
-        self._check_arguments()
+        self._check_arguments(loss is not None)
 
         self.register_buffer("mean", torch.tensor(CIFAR10_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(CIFAR10_STD).view(3, 1, 1))
@@ -98,8 +107,20 @@ class ImageClassifier(LightningModule):
         self.found_lr: float | None = None
         """Learning rate that `LearningRateFinder` has found."""
 
-    def _check_arguments(self) -> None:
+    def _check_arguments(self, loss_given: bool) -> None:
         problems = []
+        if loss_given and self.label_smoothing:
+            problems.append(
+                f"Expected `model.label_smoothing` 0 with `model.loss`, got {self.label_smoothing}. Give the loss an "
+                "argument of its own for it."
+            )
+        if isinstance(self.schedule, str) and self.schedule_args:
+            problems.append(f"Expected `model.schedule` to be a class for `model.schedule_args`, got {self.schedule}.")
+        if not isinstance(self.schedule, str) and (self.warmup_epochs or self.final_lr_ratio):
+            problems.append(
+                f"Expected `model.warmup_epochs` and `model.final_lr_ratio` 0 with the class {self.schedule.__name__} "
+                f"for `model.schedule`, got {self.warmup_epochs} and {self.final_lr_ratio}. Use `model.schedule_args`."
+            )
         if not 0 <= self.label_smoothing < 1:
             problems.append(f"Expected `model.label_smoothing` in [0, 1), got {self.label_smoothing}.")
         if not (self.warmup_epochs >= 0 and math.isfinite(self.warmup_epochs)):
@@ -134,30 +155,56 @@ class ImageClassifier(LightningModule):
         # Past a compiled call: evaluation is too short to earn a compilation of its own.
         return tta_logits(self.net.forward, self.normalize(images), tta or self.tta)
 
+    def check_net(self, image_sizes: Iterable[int] = ()) -> None:
+        """Pass two images of each size through the network, as in a training and as in an evaluation.
+
+        Buffers, modes and the random state stay as they were.
+
+        Args:
+            image_sizes: Sides in pixels, besides 32.
+
+        Raises:
+            ValueError: naming the option when the network does not return finite logits (2, 10).
+        """
+        with introspection.undisturbed(self.net):
+            for size in sorted({32, *image_sizes}, reverse=True):
+                # Neither blank nor alike: a network may divide by the deviation of an image or of a batch.
+                pixels = torch.arange(2 * 3 * size * size, device=self.device) * 37 % 251
+                images = self.normalize(pixels.to(torch.uint8).view(2, 3, size, size))
+                for is_training in (True, False):
+                    self.net.train(is_training)
+                    try:
+                        logits = self.net.forward(images)
+                    except Exception as error:  # whatever a network raises
+                        option = "model.net" if size == 32 else "data.image_sizes"
+                        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                        raise ValueError(
+                            f"Expected `{option}` such that the network takes images (2, 3, {size}, {size}), got "
+                            f"{type(error).__name__}: {reason}"
+                        ) from error
+                    if problem := not_logits(logits):
+                        raise ValueError(f"Expected `model.net` to return finite logits (2, 10), got {problem}")
+
     def setup(self, stage: str) -> None:
-        """Computes what comes from data and compiles the network.
+        """Check the network, compute the layers that come from data, and compile.
 
         Compiled in place, the names in checkpoints do not change; evaluation stays eager. A checkpoint to continue
         from is loaded after this.
 
         Raises:
-            ValueError: when the data have images of a size that the network cannot take.
+            ValueError: when the network does not take the images.
         """
         if stage != "fit":
             return
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
-            smallest, needed = min(data.image_sizes, default=32), introspection.min_image_size(self.net)
-            if smallest < needed:
-                raise ValueError(
-                    f"Expected `data.image_sizes` of at least {needed} pixels for this network, got {smallest}."
-                )
+            self.check_net(data.image_sizes)
             self.initialise_from(data.train.images)
         if self.compile_net:
             self.net.compile()
 
     def initialise_from(self, images: Tensor) -> None:
-        """Computes the layers that come from data from some of the images (N, 3, 32, 32), uint8, evenly chosen."""
+        """Compute the layers that come from data, from evenly chosen images out of uint8 (N, 3, 32, 32)."""
         count = getattr(self.net, "statistics_images", 1000)
         chosen = torch.arange(0, len(images), max(1, len(images) // count))
         introspection.initialise_from(self.net, self.normalize(images[chosen]))
@@ -179,12 +226,17 @@ class ImageClassifier(LightningModule):
     on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss to minimise, with label smoothing."""
+        """Return the loss of a batch. A training step of your own keeps its outputs as this one does."""
         logits = self(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        # Metrics wait for the end of the epoch: some of them would make a GPU wait at every step.
-        self._epoch_outputs.append(logits.detach(), batch.labels)
-        return loss
+        self.keep_outputs(logits, batch.labels)
+        return self.loss(logits, batch.labels)
+
+    def keep_outputs(self, logits: Tensor, labels: Tensor) -> None:
+        """Keep logits (B, 10) and labels (B,) of a training step for the metrics at the end of the epoch.
+
+        (Some of the metrics would make a GPU wait at every step.)
+        """
+        self._epoch_outputs.append(logits.detach(), labels)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the metrics of the epoch after its last batch: before validation and before any callback looks.
@@ -280,25 +332,30 @@ class ImageClassifier(LightningModule):
             self._epoch_outputs.append(logits.to(self.device), labels.to(self.device))
 
     def check_length(self, trainer: Trainer) -> None:
-        """Makes sure that a schedule that ends with the training has an end to go to.
+        """Make sure that a schedule that ends with the training has an end.
 
         Raises:
             ValueError: when the learning rate falls and the length of the training is not limited.
         """
         if self.schedule != "constant" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+            name = self.schedule if isinstance(self.schedule, str) else self.schedule.__name__
             raise ValueError(
-                f"Expected `trainer.max_epochs` or `trainer.max_steps` for `model.schedule: {self.schedule}`, which "
+                f"Expected `trainer.max_epochs` or `trainer.max_steps` for `model.schedule: {name}`, which "
                 "ends with the training, got neither. Set one of them, or take `constant`."
             )
 
+    def make_optimizer(self) -> Optimizer:
+        """Return a new optimizer over weights, the head and biases."""
+        return self.optimizer(parameter_groups(self.net, introspection.head(self.net)))
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimizer over weights and biases, and its schedule by the step.
+        """Make the optimizer over weights and biases, and the schedule, which acts at every step.
 
         Raises:
             ValueError: when the schedule falls and the length of the training is not known.
         """
         self.check_length(self.trainer)
-        optimizer = self.optimizer(parameter_groups(self))
+        optimizer = self.make_optimizer()
         self.trainer.fit_loop.setup_data()  # Lightning counts the batches of an epoch only where epochs are limited
         limits = [float(self.trainer.max_steps)] if self.trainer.max_steps > 0 else []
         if (epochs := self.trainer.max_epochs) not in (None, -1):
@@ -310,13 +367,11 @@ class ImageClassifier(LightningModule):
         if warmup > total_steps > 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_only(logger.warning)(
                 f"The warm-up of {self.warmup_epochs:g} epochs is longer than the training: the learning rate never "
-                "comes to its peak."
+                "reaches its peak."
             )
-
-        def factor(step: int) -> float:
-            return lr_factor(step, total_steps, warmup, self.schedule, self.final_lr_ratio)
-
-        scheduler = LambdaLR(optimizer, factor)
+        scheduler = make_scheduler(
+            optimizer, self.schedule, total_steps, warmup, self.final_lr_ratio, self.schedule_args
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
@@ -340,10 +395,20 @@ class ImageClassifier(LightningModule):
         self.found_lr = value
 
     def on_train_start(self) -> None:
-        """Start from the learning rate that `LearningRateFinder` has found: it sets that of the first step alone."""
+        """Start from the learning rate that `LearningRateFinder` found: it sets only that of the first step."""
         if self.found_lr is not None:
-            scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)
+            scheduler = self.trainer.lr_scheduler_configs[0].scheduler
+            assert isinstance(scheduler, LambdaLR)
             scheduler.base_lrs = [self.found_lr] * len(scheduler.base_lrs)
             for group in scheduler.optimizer.param_groups:
                 group["initial_lr"] = self.found_lr
                 group["lr"] = self.found_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
+
+
+def not_logits(value: object) -> str:
+    """Return what is wrong with the logits (2, 10) of two images, and what to do; empty when nothing is."""
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__}. Return the logits alone."
+    if value.shape != (2, 10):
+        return f"{tuple(value.shape)}. Set its number of classes to 10, such as `model.net.num_classes: 10`."
+    return "" if value.isfinite().all() else "values that are not finite. Look at its initial weights."

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_lightning.models.blocks import ACTIVATIONS, ActivationName, NormName, initialise, norm_2d
 from cifar_lightning.models.classifier import ImageClassifier
-from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, NormName, initialise, norm_2d
-from cifar_lightning.models.network import Network
 from cifar_lightning.models.whitening import whitening_filters
 
 __all__ = ["CNN", "CNNClassifier"]
@@ -31,22 +33,21 @@ class Stage(nn.Module):
         depth: int,
         *,
         kernel_size: int,
-        norm: NormName,
-        activation: ActivationName,
+        make_norm: Callable[[int], nn.Module],
+        make_activation: Callable[[], nn.Module],
         pooling: PoolingName,
         residual: bool,
-        norm_momentum: float,
-        norm_scale: bool,
     ) -> None:
         super().__init__()
         pools = {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2), "stride": nn.Identity()}
 
         def conv(channels: int, stride: int = 1) -> nn.Conv2d:
-            bias = norm == "none"  # a bias before a normalisation would be subtracted again
+            # A bias before a normalisation would be subtracted again.
+            bias = isinstance(make_norm(width), nn.Identity)
             return nn.Conv2d(channels, width, kernel_size, stride, padding=kernel_size // 2, bias=bias)
 
         def norm_act() -> list[nn.Module]:
-            return [norm_2d(norm, width, norm_momentum, norm_scale), ACTIVATIONS[activation]()]
+            return [make_norm(width), make_activation()]
 
         self.down = nn.Sequential(conv(fan_in, 2 if pooling == "stride" else 1), pools[pooling], *norm_act())
         self.body = nn.Sequential()
@@ -60,12 +61,12 @@ class Stage(nn.Module):
         return x + self.body(x) if self.residual else self.body(x)
 
 
-class CNN(Network):
+class CNN(nn.Module):
     """Stages of convolutions, global pooling and a linear layer to the classes.
 
     Args:
         widths: Channels of each stage; 32x32 pixels can be halved five times.
-        depths: Convolutions in each stage, as many numbers as `widths` has.
+        depths: Convolutions in each stage, as many numbers as `widths` has, or one number for all stages.
         kernel_size: Side of every kernel in pixels, odd.
         norm: "batch", "group" or "none".
         activation: "relu", "gelu", "silu", "leaky_relu" or "tanh".
@@ -87,8 +88,8 @@ class CNN(Network):
 
     def __init__(
         self,
-        widths: list[int],
-        depths: list[int],
+        widths: Sequence[int] = (64, 128, 256),
+        depths: Sequence[int] | int = 2,
         *,
         kernel_size: int = 3,
         norm: NormName = "batch",
@@ -103,9 +104,28 @@ class CNN(Network):
         norm_scale: bool = True,
     ) -> None:
         super().__init__()
-        self._check_arguments(widths, depths, kernel_size, residual, dropout, logit_scale, whiten_px, norm_momentum)
+        depths = [depths] * len(widths) if isinstance(depths, int) else list(depths)
+        several = len(depths) == len(widths) and min(depths, default=0) >= 1
+        requirements = {
+            f"`model.net.widths` to be 1 to 5 numbers of channels, got {list(widths)}.": (
+                1 <= len(widths) <= 5 and min(widths) >= 1
+            ),
+            f"`model.net.depths` to be {len(widths)} numbers of at least 1 convolution, one for each of "
+            f"`model.net.widths` {list(widths)}, got {depths}.": several,
+            f"one of `model.net.depths` above 1 for `model.net.residual` to skip, got {depths}.": (
+                not (residual and several) or max(depths) > 1
+            ),
+            f"`model.net.kernel_size` to be an odd number of pixels, got {kernel_size}.": (
+                kernel_size >= 1 and kernel_size % 2 == 1
+            ),
+            f"`model.net.dropout` in [0, 1), got {dropout}.": 0 <= dropout < 1,
+            f"`model.net.logit_scale` above 0, got {logit_scale}.": logit_scale > 0,
+            f"`model.net.whiten_px` in [0, 5] pixels, got {whiten_px}.": 0 <= whiten_px <= 5,
+            f"`model.net.norm_momentum` in (0, 1], got {norm_momentum}.": 0 < norm_momentum <= 1,
+        }
+        if problems := [f"Expected {text}" for text, is_met in requirements.items() if not is_met]:
+            raise ValueError(" ".join(problems))
         self.activation = type(ACTIVATIONS[activation]())
-        self.min_image_size = 2 ** len(widths) + max(0, whiten_px - 1)
         self.whiten = None
         fan_in = 3
         if whiten_px:
@@ -113,22 +133,17 @@ class CNN(Network):
             layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, bias=False).requires_grad_(False)
             self.whiten = nn.Sequential(layer, ACTIVATIONS[activation]())
             fan_in = layer.out_channels
+        make_stage = partial(
+            Stage,
+            kernel_size=kernel_size,
+            make_norm=partial(norm_2d, norm, momentum=norm_momentum, scale=norm_scale),
+            make_activation=ACTIVATIONS[activation],
+            pooling=pooling,
+            residual=residual,
+        )
         self.stages = nn.ModuleList()
         for width, depth in zip(widths, depths, strict=True):
-            self.stages.append(
-                Stage(
-                    fan_in,
-                    width,
-                    depth,
-                    kernel_size=kernel_size,
-                    norm=norm,
-                    activation=activation,
-                    pooling=pooling,
-                    residual=residual,
-                    norm_momentum=norm_momentum,
-                    norm_scale=norm_scale,
-                )
-            )
+            self.stages.append(make_stage(fan_in, width, depth))
             fan_in = width
         self.pool = nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
@@ -141,40 +156,6 @@ class CNN(Network):
                 if isinstance(module, nn.Conv2d):
                     nn.init.dirac_(module.weight.data[: module.in_channels])
 
-    @staticmethod
-    def _check_arguments(
-        widths: list[int],
-        depths: list[int],
-        kernel_size: int,
-        residual: bool,
-        dropout: float,
-        logit_scale: float,
-        whiten_px: int,
-        norm_momentum: float,
-    ) -> None:
-        problems = []
-        if not 1 <= len(widths) <= 5 or min(widths) < 1:
-            problems.append(f"Expected `model.widths` to be 1 to 5 numbers of channels, got {widths}.")
-        if len(depths) != len(widths) or min(depths, default=0) < 1:
-            problems.append(
-                f"Expected `model.depths` to be {len(widths)} numbers of at least 1 convolution, one for each of "
-                f"`model.widths` {widths}, got {depths}."
-            )
-        elif residual and max(depths) < 2:
-            problems.append(f"Expected one of `model.depths` above 1 for `model.residual` to skip, got {depths}.")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            problems.append(f"Expected `model.kernel_size` to be an odd number of pixels, got {kernel_size}.")
-        if not 0 <= dropout < 1:
-            problems.append(f"Expected `model.dropout` in [0, 1), got {dropout}.")
-        if not logit_scale > 0:
-            problems.append(f"Expected `model.logit_scale` above 0, got {logit_scale}.")
-        if not 0 <= whiten_px <= 5:
-            problems.append(f"Expected `model.whiten_px` in [0, 5] pixels, got {whiten_px}.")
-        if not 0 < norm_momentum <= 1:
-            problems.append(f"Expected `model.norm_momentum` in (0, 1], got {norm_momentum}.")
-        if problems:
-            raise ValueError(" ".join(problems))
-
     def initialise_from(self, images: Tensor) -> None:
         """Whitens the patches of the images (N, 3, 32, 32), when there is a layer for it."""
         if self.whiten is not None:
@@ -184,7 +165,7 @@ class CNN(Network):
                 layer.weight.copy_(whitening_filters(images, layer.kernel_size[0]))
 
     def features(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W), at least `min_image_size` a side, to pooled features (B, widths[-1])."""
+        """Normalised images (B, 3, H, W) to pooled features (B, widths[-1])."""
         if self.whiten is not None:
             images = self.whiten(images)
         for stage in self.stages:
@@ -206,65 +187,22 @@ class CNN(Network):
         return found
 
     def first_filters(self) -> Tensor:
-        """Kernels of the first convolution (widths[0], 3, kernel_size, kernel_size)."""
-        return next(layer for layer in self.modules() if isinstance(layer, nn.Conv2d)).weight
+        """Return the kernels of the first trained convolution as they see pixels, (widths[0], 3, side, side).
+
+        With a whitening below, both convolutions are composed to one, without the nonlinearity between them: of
+        `kernel_size + whiten_px - 1` pixels a side.
+        """
+        weight = next(layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)).weight
+        fixed = self.fixed_filters()
+        return weight if fixed is None else F.conv_transpose2d(weight, fixed)
+
+    def fixed_filters(self) -> Tensor | None:
+        """Return the kernels of the whitening (6 * whiten_px ** 2, 3, whiten_px, whiten_px), or None without one."""
+        return None if self.whiten is None else next(self.whiten.parameters())
 
 
 class CNNClassifier(ImageClassifier):
-    """A convolutional network: local filters shared over the image, in stages of falling resolution.
+    """Trains a convolutional network: local filters shared over the image, in stages of falling resolution."""
 
-    Args:
-        widths: Channels of each stage; every stage halves the resolution. Default: 64, 128, 256.
-        depths: Convolutions in each stage, as many numbers as `widths` has. Default: 2 in each.
-        kernel_size: Side of every kernel in pixels, odd.
-        norm: Normalisation after each convolution.
-        activation: Nonlinearity after each normalisation.
-        pooling: How a stage halves the resolution, and how the head pools.
-        residual: Add a skip around the convolutions after the first of each stage.
-        dropout: Probability to drop a feature before the linear layer, in [0, 1).
-        logit_scale: Factor on the logits. Features that are the maximum over an image are large; a small factor keeps
-            the linear layer stable at high learning rates (airbench94 takes 1/9).
-        whiten_px: Side in pixels of the patches that a fixed first layer whitens, computed from the training images;
-            0 for no such layer.
-        dirac: Start each convolution with the identity on as many channels as it can pass on.
-        norm_momentum: Weight of the newest batch in the statistics that batch normalisation evaluates with.
-        norm_scale: Train the scales of batch normalisation, or leave them at 1.
-        **training: What all classifiers share.
-    """
-
-    def __init__(
-        self,
-        widths: list[int] | None = None,
-        depths: list[int] | None = None,
-        *,
-        kernel_size: int = 3,
-        norm: NormName = "batch",
-        activation: ActivationName = "gelu",
-        pooling: PoolingName = "max",
-        residual: bool = False,
-        dropout: float = 0.0,
-        logit_scale: float = 0.125,
-        whiten_px: int = 0,
-        dirac: bool = False,
-        norm_momentum: float = 0.1,
-        norm_scale: bool = True,
-        **training: Any,
-    ) -> None:
-        widths = [64, 128, 256] if widths is None else widths
-        depths = [2] * len(widths) if depths is None else depths
-        net = CNN(
-            widths,
-            depths,
-            kernel_size=kernel_size,
-            norm=norm,
-            activation=activation,
-            pooling=pooling,
-            residual=residual,
-            dropout=dropout,
-            logit_scale=logit_scale,
-            whiten_px=whiten_px,
-            dirac=dirac,
-            norm_momentum=norm_momentum,
-            norm_scale=norm_scale,
-        )
-        super().__init__(net, **training)
+    def __init__(self, net: CNN | None = None, **kwargs: Any) -> None:
+        super().__init__(CNN() if net is None else net, **kwargs)

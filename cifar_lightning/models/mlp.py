@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cifar_lightning.models.blocks import ACTIVATIONS, ActivationName, MLPNormName, initialise, norm_1d
 from cifar_lightning.models.classifier import ImageClassifier
-from cifar_lightning.models.layers import ACTIVATIONS, ActivationName, MLPNormName, initialise, norm_1d
-from cifar_lightning.models.network import Network
 from cifar_lightning.models.whitening import whitening_matrix
 
 __all__ = ["MLP", "MLPClassifier"]
 
 
-class MLP(Network):
+class MLP(nn.Module):
     """Linear, normalisation, activation and dropout for each width, and a linear layer to the classes.
 
     Args:
@@ -35,21 +35,21 @@ class MLP(Network):
 
     def __init__(
         self,
-        widths: list[int],
+        widths: Sequence[int] = (2048, 1024, 512),
         activation: ActivationName = "gelu",
         norm: MLPNormName = "batch",
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         whiten_components: int = 0,
     ) -> None:
         super().__init__()
         fan_in = 3 * 32 * 32
         problems = []
         if any(width < 1 for width in widths):
-            problems.append(f"Expected every one of `model.widths` to be at least 1 unit, got {widths}.")
+            problems.append(f"Expected every one of `model.net.widths` to be at least 1 unit, got {widths}.")
         if not 0 <= dropout < 1:
-            problems.append(f"Expected `model.dropout` in [0, 1), got {dropout}.")
+            problems.append(f"Expected `model.net.dropout` in [0, 1), got {dropout}.")
         if not 0 <= whiten_components <= fan_in:
-            problems.append(f"Expected `model.whiten_components` in [0, {fan_in}], got {whiten_components}.")
+            problems.append(f"Expected `model.net.whiten_components` in [0, {fan_in}], got {whiten_components}.")
         if problems:
             raise ValueError(" ".join(problems))
         self.register_buffer(
@@ -92,28 +92,13 @@ class MLP(Network):
         weight = next(layer for layer in self.modules() if isinstance(layer, nn.Linear)).weight
         return (weight if self.whitening is None else weight @ self.whitening.T).view(-1, 3, 32, 32)
 
+    def fixed_filters(self) -> Tensor | None:
+        """Return the whitened principal components as images (whiten_components, 3, 32, 32), or None without them."""
+        return None if self.whitening is None else self.whitening.T.view(-1, 3, 32, 32)
+
 
 class MLPClassifier(ImageClassifier):
-    """A multilayer perceptron: every pixel is an input of its own, no locality and no shared weights.
+    """Trains a multilayer perceptron: every pixel is an input of its own, no locality and no shared weights."""
 
-    Args:
-        widths: Hidden units of each layer; an empty list makes a linear classifier.
-        activation: Nonlinearity after each hidden layer.
-        norm: Normalisation before each nonlinearity.
-        dropout: Probability to drop a hidden unit, in [0, 1).
-        whiten_components: Principal components of the pixels, whitened, that the first layer sees: a fixed matrix
-            computed from the training images. 0 for the pixels themselves.
-        **training: What all classifiers share.
-    """
-
-    def __init__(
-        self,
-        widths: list[int] | None = None,
-        activation: ActivationName = "gelu",
-        norm: MLPNormName = "batch",
-        dropout: float = 0.1,
-        whiten_components: int = 0,
-        **training: Any,
-    ) -> None:
-        widths = [2048, 1024, 512] if widths is None else widths
-        super().__init__(MLP(widths, activation, norm, dropout, whiten_components), **training)
+    def __init__(self, net: MLP | None = None, **kwargs: Any) -> None:
+        super().__init__(MLP() if net is None else net, **kwargs)

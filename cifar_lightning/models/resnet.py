@@ -7,9 +7,8 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_lightning.models.blocks import initialise
 from cifar_lightning.models.classifier import ImageClassifier
-from cifar_lightning.models.layers import initialise
-from cifar_lightning.models.network import Network
 
 __all__ = ["ResNet", "ResNetClassifier"]
 
@@ -51,7 +50,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class ResNet(Network):
+class ResNet(nn.Module):
     """A 3x3 stem at full resolution, stages of basic blocks, global average pooling and a linear layer.
 
     Depth 18 is the ImageNet network of four stages (64 to 512 channels, option B) without its strided stem and
@@ -64,12 +63,10 @@ class ResNet(Network):
         ValueError: for another depth.
     """
 
-    min_image_size = 8
-
     def __init__(self, depth: Depth = 20) -> None:
         super().__init__()
         if depth not in (18, 20, 32, 44, 56, 110):
-            raise ValueError(f"Expected `model.depth` to be 18, 20, 32, 44, 56 or 110 layers, got {depth}.")
+            raise ValueError(f"Expected `model.net.depth` to be 18, 20, 32, 44, 56 or 110 layers, got {depth}.")
         widths = (64, 128, 256, 512) if depth == 18 else (16, 32, 64)
         blocks = 2 if depth == 18 else (depth - 2) // 6
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
@@ -111,12 +108,7 @@ class ResNet(Network):
 
 
 class ResNetClassifier(ImageClassifier):
-    """A residual network with the CIFAR stem: the deeper reference.
+    """Trains a residual network with the CIFAR stem: the deeper reference."""
 
-    Args:
-        depth: Layers with weights: 18, or one of the CIFAR family 20, 32, 44, 56, 110.
-        **training: What all classifiers share.
-    """
-
-    def __init__(self, depth: Depth = 20, **training: Any) -> None:
-        super().__init__(ResNet(depth), **training)
+    def __init__(self, net: ResNet | None = None, **kwargs: Any) -> None:
+        super().__init__(ResNet() if net is None else net, **kwargs)

@@ -6,24 +6,43 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["parameter_groups"]
+__all__ = ["NORMS", "parameter_groups"]
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""Normalisations, whose scales are no weights."""
+ADDED = (nn.Embedding, nn.EmbeddingBag)
+MULTIPLIED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: hidden weights, the weights of the head, and the rest, which do not decay.
+def parameter_groups(net: nn.Module, head: nn.Module | None = None) -> list[dict[str, Any]]:
+    """Return parameter groups for an optimizer: hidden weights, the weights of the head, and the rest.
 
-    Weights are the parameters of two or more dimensions. Biases and the scales of normalisations have one; pulling
-    them to zero limits what the network can express and regularises nothing. The head, the linear layer to the
-    classes under the name `head`, is a group of its own, because some optimizers (Muon) treat it unlike the rest.
+    Weights are what inputs are multiplied with: the parameters of two or more dimensions of any module but a
+    normalisation or an embedding. The rest (biases, scales of normalisations, embeddings of positions and of a class
+    token) does not decay: pulling these to zero limits what the network can express and regularises nothing. The head
+    is a group of its own, because some optimizers (Muon) treat it differently.
+
+    Args:
+        net: the network.
+        head: the module in it that turns features into logits; None where no such module does.
 
     Returns:
         The groups "weights", "head" and, with `weight_decay` 0, "biases"; one without parameters is left out.
     """
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    weights = [(f".{name}".endswith(".head.weight"), p) for name, p in trained if p.ndim >= 2]
-    groups: list[dict[str, Any]] = [
-        {"name": "weights", "params": [p for is_head, p in weights if not is_head]},
-        {"name": "head", "params": [p for is_head, p in weights if is_head]},
-        {"name": "biases", "params": [p for _, p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    of_head = set(head.parameters(recurse=False)) if head is not None else set()
+    owners = {p: module for module in net.modules() for p in module.parameters(recurse=False)}
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "head": [], "biases": []}
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            is_weight = is_weight_of(owners[parameter], parameter)
+            groups["biases" if not is_weight else "head" if parameter in of_head else "weights"].append(parameter)
+    found = [{"name": name, "params": params} for name, params in groups.items() if params]
+    return [{**group, "weight_decay": 0.0} if group["name"] == "biases" else group for group in found]
+
+
+def is_weight_of(module: nn.Module, parameter: nn.Parameter) -> bool:
+    """Return whether a module multiplies its inputs with a parameter of its own."""
+    if parameter.ndim < 2 or isinstance(module, NORMS + ADDED):
+        return False
+    # Embeddings of positions (1, N, C) and of a class token (1, 1, C) are added.
+    return parameter.shape[0] > 1 or isinstance(module, MULTIPLIED)

@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from inspect import signature
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-__all__ = ["ScheduleName", "lr_factor", "optimizer_steps"]
+__all__ = ["ScheduleName", "lr_factor", "make_scheduler", "optimizer_steps"]
 
 ScheduleName = Literal["constant", "linear", "cosine"]
+LENGTHS = ("total_steps", "total_iters", "T_max")
+"""Arguments of PyTorch's schedulers that are the number of steps of the training."""
+
+
+def make_scheduler(
+    optimizer: Optimizer,
+    schedule: ScheduleName | type[LRScheduler],
+    total_steps: int,
+    warmup_steps: int,
+    final_lr_ratio: float,
+    arguments: dict[str, Any],
+) -> LRScheduler:
+    """Return a scheduler that is stepped after each update.
+
+    Args:
+        optimizer: its learning rates are the peak.
+        schedule: a name, or a class.
+        total_steps: updates of the whole training.
+        warmup_steps: updates over which the rate rises; for names only.
+        final_lr_ratio: factor at the end of the training; for names only.
+        arguments: of the class; its length, where it has one and none is given, is `total_steps`.
+
+    Raises:
+        ValueError: for arguments that the class does not take.
+    """
+    if isinstance(schedule, str):
+        return LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, schedule, final_lr_ratio))
+    names = signature(schedule).parameters
+    lengths = {name: total_steps for name in LENGTHS if name in names}
+    if "epochs" in arguments:  # of OneCycleLR, in place of total_steps
+        lengths.pop("total_steps", None)
+    try:
+        return schedule(optimizer, **lengths | arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected valid arguments of {schedule.__name__} in `model.schedule_args`, got: {error}."
+        ) from error
 
 
 def lr_factor(step: int, total_steps: int, warmup_steps: int, shape: ScheduleName, final_lr_ratio: float) -> float:

@@ -1,15 +1,16 @@
-"""`python -m cifar_lightning report`: writes what was found out about one run or several."""
+"""The command `report`: writes a page about one run or several."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_lightning.files import user_path
+from cifar_lightning.pages import Page, write_page
 from cifar_lightning.report.comparison import comparison_sections
-from cifar_lightning.report.findings import Findings, examine
-from cifar_lightning.report.page import Page, write_page
+from cifar_lightning.report.examination import Examination
 from cifar_lightning.report.run import LoadedRun, load_run
 from cifar_lightning.report.sections import run_sections
 from cifar_lightning.usage.command_parser import ArgumentParser
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = ArgumentParser("cifar-lightning report", description="Shows what a run learned, on one page.")
+    """Return the parser of the command line."""
+    made = ArgumentParser("cifar-lightning report", description="Write one page about what a run learned.")
     made.add_argument(
         "--run",
         type=user_path,
@@ -43,16 +44,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def report(args: list[str]) -> Path:
-    """Writes report.html, report.md and figures/.
+    """Write report.html, report.md and figures/.
 
     Args:
-        args: the command line after `report`.
+        args: The command line after `report`.
 
     Returns:
         The HTML file.
 
     Raises:
-        ValueError: for runs that cannot be reported on.
+        ValueError: If a run cannot be read, or has no images to report on.
     """
     parsed = parser().parse_args(args)
     if parsed.images < 1:
@@ -60,27 +61,23 @@ def report(args: list[str]) -> Path:
     runs = [load_run(folder) for folder in parsed.run]
     split = parsed.split or choose_split(runs)
     check_split(runs, split)
-    found = []
-    for run in runs:
-        logger.info(f"Looking at {run.name} on its {split} images")
-        found.append(examine(run, split))
+    exams = [Examination(run, split, parsed.images) for run in runs]
     folder = parsed.output or (runs[0].folder / "report" if len(runs) == 1 else Path("report"))
-    page = make_page(runs, found, parsed.images)
-    path = write_page(page, folder, "report")
+    path = write_page(make_page(exams), folder, "report")
     logger.info(f"Report: {path}")
     return path
 
 
 def choose_split(runs: list[LoadedRun]) -> str:
-    """The test images are looked at only where they have been already."""
+    """Return "test" if every run was tested already, else "val"."""
     return "test" if all("test" in run.result for run in runs) else "val"
 
 
 def check_split(runs: list[LoadedRun], split: str) -> None:
-    """Makes sure that every run has images in the split.
+    """Check that every run has images in the split.
 
     Raises:
-        ValueError: naming the run that has none.
+        ValueError: If one has none.
     """
     for run in runs:
         if split == "val" and run.data.val_size == 0:
@@ -90,11 +87,11 @@ def check_split(runs: list[LoadedRun], split: str) -> None:
             )
 
 
-def make_page(runs: list[LoadedRun], found: list[Findings], images: int) -> Page:
-    """One run alone, or a comparison of several, each of them after it."""
-    if len(runs) == 1:
-        return Page(f"{runs[0].name} on CIFAR-10", run_sections(runs[0], found[0], images))
-    sections = comparison_sections(runs, found)
-    for number, (run, findings) in enumerate(zip(runs, found, strict=True), start=1):
-        sections += run_sections(run, findings, images, number)
-    return Page(f"{len(runs)} runs on CIFAR-10", sections)
+def make_page(exams: Sequence[Examination]) -> Page:
+    """Return the page about one run, or about several and their comparison."""
+    images = "SYNTHETIC images" if any(exam.is_synthetic for exam in exams) else "CIFAR-10"
+    for exam in exams:
+        logger.info(f"Evaluating {exam.name} on its {exam.split} images")
+    if len(exams) == 1:
+        return Page(f"{exams[0].name} on {images}", run_sections(exams[0]))
+    return Page(f"{len(exams)} runs on {images}", comparison_sections(exams))

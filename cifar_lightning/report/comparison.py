@@ -1,56 +1,47 @@
-"""Several runs side by side."""
+"""The sections of a report on several runs: their comparison, and then each run."""
 
 from __future__ import annotations
 
-from cifar_lightning.analysis.comparison import plot_bands, plot_dependence
-from cifar_lightning.analysis.curves import generalisation_gap
-from cifar_lightning.report.findings import Findings
-from cifar_lightning.report.page import Picture, Section, Table
-from cifar_lightning.report.run import LoadedRun
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cifar_lightning.analysis.charts import plot_dependence
+from cifar_lightning.comparison.compare import sections_of
+from cifar_lightning.comparison.groups import Comparison
+from cifar_lightning.comparison.records import read_runs
+from cifar_lightning.pages import Picture, Section, Table
+from cifar_lightning.report.examination import Examination
+from cifar_lightning.report.sections import run_sections
 
 __all__ = ["comparison_sections"]
 
 
-def comparison_sections(runs: list[LoadedRun], found: list[Findings]) -> list[Section]:
-    """A table of results, and curves over each other."""
-    header = ["run", "split", "accuracy, %", "calibration error", "weights", "MFLOP an image", "fit, s", "gap, points"]
-    rows = []
-    for run, findings in zip(runs, found, strict=True):
-        gap = generalisation_gap(run.history)
-        seconds = run.result.get("fit", {}).get("seconds")
-        rows.append(
-            [
-                run.name,
-                findings.split,
-                f"{100 * findings.accuracy:.2f}",
-                f"{findings.calibration.before.error:.4f}",
-                f"{sum(p.numel() for p in run.model.parameters()):,}",
-                f"{sum(cost.flops for cost in findings.costs.values()) / 1e6:,.1f}",
-                "" if seconds is None else f"{seconds:,.0f}",
-                f"{100 * gap[-1]:.1f}" if gap else "",
+def comparison_sections(exams: Sequence[Examination]) -> list[Section]:
+    """Return the comparison of runs, as `compare` makes it, and then the sections of each of them."""
+    found = read_runs([exam.run.folder for exam in exams])
+    sections = sections_of(Comparison.of(found)) if any(run.finished for run in found) else []
+    sections.append(calibration_and_probes(exams))
+    for number, exam in enumerate(exams, start=1):
+        for section in run_sections(exam):
+            blocks = [
+                replace(block, name=f"run{number}_{block.name}") if isinstance(block, Picture) else block
+                for block in section.blocks
             ]
-        )
-    caption = "Each image as it is, without test-time augmentation; gap: training minus validation accuracy at the end"
-    parts = [Table(header, rows, caption)]
-    curves = {run.name: [run.history["val/acc"]] for run in runs if "val/acc" in run.history}
-    pictures = []
-    if curves:
-        title = "Validation accuracy over the epochs"
-        figure = plot_bands(curves, "accuracy, %", title)
-        pictures.append(Picture("comparison_curves", figure, f"{title} of {', '.join(curves)}."))
-    pictures.append(
-        Picture(
-            "comparison_probes",
-            plot_dependence(
-                {
-                    run.name: {i / (len(f.probes) - 1): [accuracy] for i, accuracy in enumerate(f.probes.values())}
-                    for run, f in zip(runs, found, strict=True)
-                },
-                "depth, from the pixels (0) to the last hidden layer (1)",
-                "accuracy, %",
-                "Accuracy of a linear classifier on each layer",
-            ),
-            "Accuracy of linear probes over the depth of each network.",
-        )
-    )
-    return [Section("Side by side", [*parts, *pictures])]
+            sections.append(Section(f"{exam.name}: {section.title}", blocks))
+    return sections
+
+
+def calibration_and_probes(exams: Sequence[Examination]) -> Section:
+    """Return what a comparison of results alone does not have: calibration, and accuracy over the depth."""
+    rows = [
+        [exam.name, exam.split, f"{100 * exam.accuracy:.2f}", f"{exam.calibration.before.error:.4f}"] for exam in exams
+    ]
+    table = Table(["run", "split", "accuracy, %", "calibration error"], rows, "Without test-time augmentation")
+    probes = {
+        exam.name: {i / max(len(exam.probes) - 1, 1): [value] for i, value in enumerate(exam.probes.values())}
+        for exam in exams
+    }
+    title = "Accuracy of a linear classifier on each layer"
+    figure = plot_dependence(probes, "depth, from the pixels (0) to the last hidden layer (1)", "accuracy, %", title)
+    picture = Picture("comparison_probes", figure, f"{title}, over the depth of each network.")
+    return Section("Calibration and linear probes", [table, picture])

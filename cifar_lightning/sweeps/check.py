@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from cifar_lightning.analysis.cost import flops_per_image
 from cifar_lightning.benchmarks.steps import time_steps
-from cifar_lightning.callbacks.result import flops_per_image
 from cifar_lightning.cli import Parts
-from cifar_lightning.data.loader import spread
-from cifar_lightning.optim.groups import parameter_groups
+from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["Cost", "check_runs"]
@@ -123,7 +122,7 @@ def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
     gpu = trainer.strategy.root_device.type == "cuda"
     cost: dict[str, Any] = {
         "params": sum(p.numel() for p in model.parameters()),
-        "flops_per_image": flops_per_image(model),
+        "flops_per_image": flops_per_image(model.net),
         "devices": trainer.world_size,
         "gpu": gpu,
     }
@@ -131,7 +130,7 @@ def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
         return Cost(**cost, seconds=float("nan"))
     loader = parts.datamodule.train_dataloader()
     epochs = config.trainer.max_epochs or 1
-    sizes = spread(parts.datamodule.image_sizes, epochs)
+    sizes = stretch_over_epochs(parts.datamodule.image_sizes, epochs)
     # Small images cost in proportion to their pixels.
     share = statistics.fmean((size / 32) ** 2 for size in sizes) if sizes else 1.0
     every = config.trainer.accumulate_grad_batches
@@ -145,7 +144,7 @@ def step_seconds(parts: Parts, threads: int, every: int) -> float:
     torch.set_num_threads(threads)
     device = parts.trainer.strategy.root_device
     model = parts.model.to(device).train()
-    optimizer = model.optimizer(parameter_groups(model))
+    optimizer = model.make_optimizer()
     precision = parts.trainer.precision_plugin.forward_context
     times = time_steps(model, optimizer, parts.datamodule.batch_size, device, precision, STEPS)
     torch.set_num_threads(before)

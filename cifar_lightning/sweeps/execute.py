@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cifar_lightning import runs
+from cifar_lightning.imports import allowed
 from cifar_lightning.processes import end_with_parent
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
@@ -54,12 +55,12 @@ def done(folder: Path, stages: list[str]) -> bool:
         folder: the run folder.
         stages: of "test" and "predict".
     """
-    result = runs.read_result(folder) if folder.is_dir() else {}
-    if result.get("status") == "pruned" or result.get("diverged"):
+    run = runs.Run(folder)
+    if run.status == runs.PRUNED or run.result.get("diverged"):
         return True  # a result as well, which needs no test
-    if result.get("status") not in ("completed", "early_stopped"):
+    if not run.is_finished:
         return False
-    return all((folder / "predictions/test.csv").is_file() if s == "predict" else s in result for s in stages)
+    return all(run.predictions_path().is_file() if s == "predict" else s in run.result for s in stages)
 
 
 def execute(
@@ -94,7 +95,7 @@ def execute(
         with FileLock(parent / "logs" / f"{run.id}.lock", timeout=0), log.open("a", encoding="utf-8") as output:
             before = None
             while command := next_command(run, sweep, folder):
-                last = folder / runs.CHECKPOINTS / "last.ckpt"
+                last = runs.Run(folder).checkpoint_path("last")
                 now = command, last.stat().st_mtime_ns if last.is_file() else 0  # `max_time` takes several calls
                 if now == before:
                     return Outcome(run.id, f"it ended without an error, but left no result in {folder}")
@@ -114,15 +115,16 @@ def execute(
 
 def next_command(run: PlannedRun, sweep: Sweep, folder: Path) -> list[str] | None:
     """Return the next command of a run; None when it is done."""
+    allowing = [f"--allow={name}" for name in allowed()]
     if done(folder, []):
         left = [stage for stage in sweep.stages if not done(folder, [stage])]
-        return [*PROGRAM, left[0], "--run", str(folder)] if left else None
-    if (folder / runs.CHECKPOINTS / "last.ckpt").is_file() and (folder / runs.CONFIG).is_file():
-        return [*PROGRAM, "fit", "--run", str(folder)]
+        return [*PROGRAM, left[0], "--run", str(folder), *allowing] if left else None
+    if runs.Run(folder).checkpoint_path("last").is_file() and (folder / runs.CONFIG).is_file():
+        return [*PROGRAM, "fit", "--run", str(folder), *allowing]
     if folder.exists():
         shutil.rmtree(folder)  # it ended before its first checkpoint
     place = ["--save_dir", str(folder.parent.parent), "--name", folder.parent.name, "--version", run.id]
-    return [*PROGRAM, "fit", *run.arguments(), *pruning(run, sweep, folder.parent), *place]
+    return [*PROGRAM, "fit", *run.arguments(), *pruning(run, sweep, folder.parent), *place, *allowing]
 
 
 def pruning(run: PlannedRun, sweep: Sweep, parent: Path) -> list[str]:

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning import runs
 from cifar_lightning.comparison.records import read_list
 from cifar_lightning.files import write_text_atomic
-from cifar_lightning.report.run import read_history
+from cifar_lightning.runs import Run
 from cifar_lightning.sweeps.execute import done
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
@@ -40,8 +39,8 @@ class KeptRuns:
         """Add those runs to the file that are done; entries of other processes, and of earlier plans, stay."""
         finished = [folder for folder in folders if done(folder, self._sweep.stages)]
         for folder in finished:
-            result, history = runs.read_result(folder), columns(folder / runs.HISTORY)
-            self._added[folder.name] = {**self._plan[folder.name], "result": result, "history": history}
+            run = Run(folder)
+            self._added[folder.name] = {**self._plan[folder.name], "result": run.result, "history": columns(run)}
         if finished:
             there = read_list(self.path)["runs"] if self.path.is_file() else []
             rows = {row["id"]: row for row in there} | self._added
@@ -53,11 +52,11 @@ def plan_rows(planned: Iterable[PlannedRun]) -> list[dict[str, Any]]:
     return [{"id": run.id, "seed": run.seed, "point": run.point, "arguments": run.arguments()} for run in planned]
 
 
-def columns(path: Path) -> dict[str, list[float | None]]:
+def columns(run: Run) -> dict[str, list[float | None]]:
     """Return the columns of `metrics.csv`, null where a value is missing or not finite."""
     return {
         name: [None if not math.isfinite(value) else int(value) if value.is_integer() else value for value in values]
-        for name, values in read_history(path).items()
+        for name, values in run.history().items()
     }
 
 

@@ -204,7 +204,7 @@ class OptionCheck:
         found = list(self.options)
         for name in found:  # which grows
             action = self._action(name)
-            named = name in self.classes or name == "model"
+            named = name in self.classes or name == "model" or is_own(action)
             if action and classes_of(typehint_of(action)) and (named or default_class(action)):
                 found += [f"{name}.{key}" for key in self._arguments(action, name) or ()]
         return found
@@ -250,7 +250,7 @@ class OptionCheck:
             advice = f"There are {', '.join(in_group[:12])}{' and others' if in_group[12:] else ''}."
         else:
             advice = f"`{self.program} --help` lists all."
-        cls = self.classes.get(group)
+        cls = self.classes.get(group) or (classes_of(typehint_of(action))[0] if is_own(action) else None)
         of_class = f" of {cls.__name__}" if inspect.isclass(cls) else ""
         typed = f"`{self._typed}`" if self._typed and not self._file else self._quoted(name)
         advice = re.sub(r"<([\w.]+)>", lambda found: self._quoted(found[1]), advice)
@@ -281,3 +281,8 @@ class OptionCheck:
 
     def _quoted(self, name: str) -> str:
         return f"`{name}`" if self._file else f"`--{name}`"
+
+
+def is_own(action: argparse.Action | None) -> bool:
+    """Whether an option takes a class of this package and its subclasses, such as the network of `MLPClassifier`."""
+    return any(cls.__module__.startswith("cifar_lightning.") for cls in classes_of(typehint_of(action)))

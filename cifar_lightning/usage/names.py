@@ -80,8 +80,8 @@ USUAL_NAMES = {
     "scheduler": "<model.schedule>",
     "lr_scheduler": "<model.schedule>",
     "opt": "<model.optimizer>",
-    "hidden_sizes": "<model.widths>",
-    "hidden_dims": "<model.widths>",
+    "hidden_sizes": "<model.net.widths>",
+    "hidden_dims": "<model.net.widths>",
     "early_stop": "<early_stopping.patience>",
 }
 """Usual names of options in other programs."""
@@ -125,7 +125,7 @@ OLD = {
     "move_metrics_to_cpu": "nothing: metrics are on the CPU already",
     "multiple_trainloader_mode": "nothing: there is one loader of training images",
     "terminate_on_nan": "<trainer.detect_anomaly>, and <finite.every_n_steps> stops on NaN",
-    "track_grad_norm": "<layers.norms_every_n_steps>",
+    "track_grad_norm": "<layers.every_n_steps>",
     "truncated_bptt_steps": "nothing",
     "val_percent_check": "<trainer.limit_val_batches>",
     "train_percent_check": "<trainer.limit_train_batches>",

@@ -8,7 +8,6 @@ import difflib
 import functools
 import importlib
 import inspect
-import os
 import types
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -20,10 +19,10 @@ import jsonargparse
 import torch
 from jsonargparse import typing as numbers
 
+from cifar_lightning.imports import may_import
+
 __all__ = [
-    "MORE_IMPORTS",
     "accepts",
-    "allow_imports",
     "any_of",
     "arguments_of",
     "classes_of",
@@ -39,12 +38,6 @@ __all__ = [
     "positional",
     "typehint_of",
 ]
-
-IMPORTS = ("cifar_lightning", "lightning", "torch.optim", "torchmetrics")
-"""Packages whose classes a configuration may name: to import a module is to run it, and somebody else may have written
-the configuration."""
-MORE_IMPORTS = "CIFAR_LIGHTNING_IMPORTS"
-"""Environment variable with more of them, separated by commas."""
 
 WORDS: dict[Any, tuple[str, str]] = {  # one, several
     int: ("a whole number", "whole numbers such as [2, 3]"),
@@ -62,6 +55,8 @@ WORDS: dict[Any, tuple[str, str]] = {  # one, several
 }
 CLASSES = {
     "ImageClassifier": ("model", ""),
+    "Module": ("network", "torchvision.models.resnet18"),
+    "LRScheduler": ("scheduler", "torch.optim.lr_scheduler.OneCycleLR"),
     "Optimizer": ("optimizer", "torch.optim.AdamW"),
     "Callback": ("callback", "lightning.pytorch.callbacks.LearningRateMonitor"),
     "Logger": ("logger", "lightning.pytorch.loggers.CSVLogger"),
@@ -201,21 +196,6 @@ def known_classes(bases: Iterable[type]) -> dict[str, list[type]]:
     return found
 
 
-def imports() -> list[str]:
-    """The packages that a configuration may name, those of the environment variable included."""
-    return [*IMPORTS, *filter(None, map(str.strip, os.environ.get(MORE_IMPORTS, "").split(",")))]
-
-
-def allow_imports() -> None:
-    """Lets configurations name classes of the packages above, and of no others."""
-    jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=imports())
-
-
-def may_import(module: str) -> bool:
-    """Whether a configuration may name classes of a module."""
-    return any(f"{module}.".startswith(f"{package}.") for package in imports())
-
-
 def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
     """Question for the nearest of some names; empty when none is near."""
     by_letters = {other.lower(): other for other in known}
@@ -244,11 +224,8 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
         if len(found) > 1:
             return None, f", the name of several classes: write {any_of([import_path(cls) for cls in found])}."
         return (found[0], "") if found else (None, "." + did_you_mean(name, known))
-    if not may_import(module_name):
-        return None, (
-            ", which may not be imported. If you trust its package, name that in the environment variable "
-            f"{MORE_IMPORTS}."
-        )
+    if not may_import(name):
+        return None, not_allowed(name)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module runs, and may raise anything
@@ -259,9 +236,19 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
         near = [key for key, value in public.items() if issubclass(value, bases)]
         return None, f", but {module_name} has no {last}.{did_you_mean(last, near, f'{module_name}.')}"
     found = getattr(module, last)
+    if not may_import(home := getattr(found, "__module__", module_name)):
+        return None, not_allowed(home)
     if inspect.isclass(found) and not issubclass(found, bases):
         return None, ", which is another kind of class."
     return found, ""
+
+
+def not_allowed(module: str) -> str:
+    """Return what to say after "got <name>" of a module that a file names and the command line does not."""
+    return (
+        ", which a configuration may not import, because that runs its code. If you trust it, add `--allow "
+        f"{module.partition('.')[0]}` to the command line."
+    )
 
 
 def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:

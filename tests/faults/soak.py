@@ -48,10 +48,8 @@ def main(seconds: float, output: Path) -> int:
     samples = []
     with tempfile.TemporaryDirectory() as folder:
         options = ["--trainer.max_epochs=1000000", "--early_stopping.patience=1000000", "--save_dir", folder]
-        figures = [f"--figures.{name}_every_n_epochs=1" for name in ("confusion", "reliability", "filters", "mistakes")]
-        figures += [f"--figures.{name}_every_n_epochs=1" for name in ("feature_maps", "predictions")]
         with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log:
-            process = start("fit", *DATA, *KINDS["cnn"], *options, *figures, output=log)
+            process = start("fit", *DATA, *KINDS["cnn"], *options, "--figures.every_n_epochs=1", output=log)
             started = time.monotonic()
             while time.monotonic() - started < seconds:
                 time.sleep(EVERY_S)

@@ -43,7 +43,7 @@ def test_two_processes_on_one_run_folder():
     wait_for_checkpoint(first, run)
     for command in ("fit", "test"):
         said = finish(start(command, "--run", run), status=2)
-        assert f"error: Expected nobody else at work in {run}" in said
+        assert f"error: Another process is using {run}" in said
     said = finish(fit("mlp", "part"), status=2)
     assert "Expected `version` to name a new run" in said
     kill(first, signal.SIGTERM)
@@ -55,7 +55,7 @@ def test_two_processes_on_one_run_folder():
 @pytest.mark.parametrize("repeat", REPEATS)
 def test_killed_while_it_writes_a_checkpoint(repeat):
     """A network of many weights, whose checkpoint takes a while to write."""
-    big = ("--model.widths=[2000, 2000]", "--trainer.max_epochs=400", "--trainer.limit_train_batches=2")
+    big = ("--model.net.widths=[2000, 2000]", "--trainer.max_epochs=400", "--trainer.limit_train_batches=2")
     process = start("fit", *DATA, *KINDS["mlp"], *big, "--name", "big", "--version", "part")
     folder = Path("lightning_logs/big/part/checkpoints")
     while not (folder / "last.ckpt").is_file():

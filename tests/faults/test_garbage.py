@@ -31,7 +31,14 @@ generated = settings(
     suppress_health_check=list(HealthCheck),
 )
 KEYS = [
-    *("model.widths", "model.activation", "model.norm", "model.dropout", "model.whiten_components", "model.schedule"),
+    *(
+        "model.net.widths",
+        "model.net.activation",
+        "model.net.norm",
+        "model.net.dropout",
+        "model.net.whiten_components",
+        "model.schedule",
+    ),
     *("model.warmup_epochs", "model.final_lr_ratio", "model.label_smoothing", "model.tta", "model.compile", "model"),
     *("model.optimizer", "model.optimizer.lr", "model.optimizer.weight_decay", "model.nothing"),
     *("data.source", "data.batch_size", "data.eval_batch_size", "data.val_size", "data.split_seed", "data.flip"),
@@ -55,7 +62,7 @@ KEYS = [
         "early_stopping.monitor",
         "finite.skip_steps",
     ),
-    *("figures.confusion_every_n_epochs", "figures.prediction_images", "layers.norms_every_n_steps"),
+    *("figures.every_n_epochs", "figures.images", "layers.every_n_steps"),
     *(
         "seed_everything",
         "name",

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cifar_lightning.analysis.explain import MARKERS, PALETTE
 from cifar_lightning.analysis.statistics import Summary, summarise
-from cifar_lightning.analysis.style import GREY, new_figure
+from cifar_lightning.analysis.style import GREY, MARKERS, PALETTE, new_figure
 
 __all__ = ["pareto_front", "plot_bands", "plot_classes", "plot_cost", "plot_dependence"]
 

@@ -9,51 +9,42 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
-from cifar_lightning.analysis.layers import layer_outputs, layer_statistics
+from cifar_lightning.analysis.activations import layer_outputs, layer_statistics
 from cifar_lightning.callbacks.context import as_classifier, data_of
-from cifar_lightning.data.split import evenly
+from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 
 __all__ = ["LayerLogger"]
 
 
 class LayerLogger(Callback):
-    """Writes what tells a healthy training from a sick one.
+    """Log norms of weights and gradients, and statistics of activations, of each layer.
 
-    Its curves have names that come after those of the final metrics, hp/..., in the alphabet: HPARAMS opens with the
-    first few.
+    The names of its curves come after those of the final metrics, hp/..., in the alphabet: HPARAMS shows the first few.
 
     Args:
-        norms_every_n_steps: Optimizer steps between two norms of the weights and gradients of each layer; 0 for none.
-        activations_every_n_epochs: Epochs between two statistics of each layer's outputs for validation images (mean,
-            standard deviation, share of dead units); 0 for none.
-        activation_images: Validation images to take them from, spread evenly.
+        every_n_steps: Optimizer steps between two norms of the weights and gradients of each layer; 0 for no curves of
+            layers at all. Activations (mean, standard deviation, share of dead units) are logged at each validation.
+        images: Validation images that the activations are taken from, spread evenly.
 
     Raises:
-        ValueError: for a number below its least; all problems in one message.
+        ValueError: for a number below its minimum; all problems in one message.
     """
 
-    def __init__(
-        self, norms_every_n_steps: int = 50, activations_every_n_epochs: int = 1, activation_images: int = 250
-    ) -> None:
-        self.norms_every_n_steps = norms_every_n_steps
-        self.activations_every_n_epochs = activations_every_n_epochs
-        self.activation_images = activation_images
+    def __init__(self, every_n_steps: int = 50, images: int = 125) -> None:
+        self.every_n_steps = every_n_steps
+        self.images = images
         problems = []
-        if norms_every_n_steps < 0:
-            problems.append(f"Expected `layers.norms_every_n_steps` to be at least 0, got {norms_every_n_steps}.")
-        if activations_every_n_epochs < 0:
-            problems.append(
-                f"Expected `layers.activations_every_n_epochs` to be at least 0, got {activations_every_n_epochs}."
-            )
-        if activation_images < 2:
-            problems.append(f"Expected `layers.activation_images` to be at least 2 images, got {activation_images}.")
+        if every_n_steps < 0:
+            problems.append(f"Expected `layers.every_n_steps` to be at least 0, got {every_n_steps}.")
+        if images < 2:
+            problems.append(f"Expected `layers.images` to be at least 2 images, got {images}.")
         if problems:
             raise ValueError(" ".join(problems))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Writes the norms, of the gradients before they are clipped."""
-        every, step = self.norms_every_n_steps, trainer.global_step + 1  # the step to come, as others count it
+        """Log the norms, of the gradients before they are clipped."""
+        every, step = self.every_n_steps, trainer.global_step + 1  # the step that follows, as other curves count
         if every == 0 or step % every or not trainer.is_global_zero or not trainer.loggers:
             return
         net = as_classifier(pl_module).net
@@ -81,14 +72,12 @@ class LayerLogger(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Writes the statistics: here, while an average of the weights stands in for them if there is one."""
-        every, model, val = self.activations_every_n_epochs, as_classifier(pl_module), data_of(trainer).val
+        """Log the statistics, here because averages of the weights (EMA) are only in the network during validation."""
+        model, val = as_classifier(pl_module), data_of(trainer).val
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if not fitting or batch_idx or every == 0 or val is None or not trainer.is_global_zero:
+        if not fitting or batch_idx or self.every_n_steps == 0 or val is None or not trainer.is_global_zero:
             return
-        if (trainer.current_epoch + 1) % every and trainer.current_epoch + 1 != trainer.max_epochs:
-            return
-        chosen = evenly(len(val), self.activation_images)
+        chosen = evenly_spaced(len(val), self.images)
         images = model.normalize(val.images[chosen].to(model.device))
         rows: dict[str, float] = {}
         for name, output in layer_outputs(model.net, introspection.layers(model.net), images)[1].items():

@@ -1,0 +1,44 @@
+"""The folder of a run: `Run` reads it; `folder` says who may write there; `checkpoint` checks its checkpoints."""
+
+from cifar_lightning.runs.checkpoint import Progress, check_checkpoint
+from cifar_lightning.runs.folder import claim_folder, newest_run, release_if_empty, run_lock, write_result
+from cifar_lightning.runs.run import (
+    CHECKPOINTS,
+    COMPLETED,
+    CONFIG,
+    EARLY_STOPPED,
+    FAILED,
+    HISTORY,
+    INTERRUPTED,
+    PREDICTIONS,
+    PRUNED,
+    RESULT,
+    STATUS,
+    Predictions,
+    Run,
+    flatten,
+)
+
+__all__ = [
+    "CHECKPOINTS",
+    "COMPLETED",
+    "CONFIG",
+    "EARLY_STOPPED",
+    "FAILED",
+    "HISTORY",
+    "INTERRUPTED",
+    "PREDICTIONS",
+    "PRUNED",
+    "RESULT",
+    "STATUS",
+    "Predictions",
+    "Progress",
+    "Run",
+    "check_checkpoint",
+    "claim_folder",
+    "flatten",
+    "newest_run",
+    "release_if_empty",
+    "run_lock",
+    "write_result",
+]

@@ -1,0 +1,234 @@
+"""Networks of other people: from a file in an otherwise empty folder, or from torchvision, by one option."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import cifar_lightning
+from cifar_lightning.models import introspection
+
+DATA = (
+    "--data.source=synthetic",
+    "--data.synthetic_train=300",
+    "--data.synthetic_test=100",
+    "--data.val_size=100",
+    "--data.batch_size=50",
+)
+OWN = '''
+import torch
+from torch import nn
+
+class Tiny(nn.Module):
+    """Two inputs to a head that is not called head."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, padding=1)
+        self.pool = nn.MaxPool2d(4)
+        self.deep = nn.Conv2d(width, width, 3)
+        self.scores = nn.Bilinear(width, width, 10)
+
+    def forward(self, images):
+        x = self.pool(self.conv(images).relu())
+        return self.scores(x.amax((2, 3)), self.deep(x).relu().mean((2, 3)))
+'''
+NETS = {"mynet.Tiny": (), "torchvision.models.resnet18": ("--model.net.num_classes=10",)}
+ROOT = Path(cifar_lightning.__file__).parent.parent
+
+
+def start(*args: object, folder: Path) -> subprocess.Popen[str]:
+    """Start the program as in a shell."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR_LIGHTNING")}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "cifar_lightning", *map(str, args)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+
+
+def command(*args: object, folder: Path, status: int = 0) -> str:
+    """Run the program and return its output."""
+    process = start(*args, folder=folder)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == status, output
+    return output
+
+
+@pytest.fixture(scope="module", params=NETS)
+def trained(request, tmp_path_factory) -> tuple[Path, Path, str]:
+    """A folder, the run of a training in it with everything on, and the option that names the network."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mynet.py").write_text(OWN)
+    output = command(
+        "fit", "--model.net", request.param, *NETS[request.param], *DATA, "--trainer.max_epochs=2", folder=folder
+    )
+    assert "Traceback" not in output
+    (run,) = (folder / "lightning_logs").glob("*/*")
+    return folder, run, request.param
+
+
+def test_fit_draws_and_records_everything(trained):
+    _, run, name = trained
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "completed"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["net"]["class_path"] == name
+    events = EventAccumulator(str(run), {"images": 0, "scalars": 0}).Reload().Tags()
+    for figure in ("confusion", "filters", "feature_maps", "predictions", "mistakes", "reliability"):
+        assert any(figure in tag for tag in events["images"]), figure
+    layers = {tag.partition("/")[2] for tag in events["scalars"] if tag.startswith("layer_activation_std/")}
+    assert len(layers) == 2 if name == "mynet.Tiny" else len(layers) >= 8
+
+
+def test_test_report_and_predict(trained):
+    folder, run, _ = trained
+    before = command("test", "--run", run, folder=folder)
+    assert "test on 100" in before
+    assert "Predictions" in command("predict", "--run", run, folder=folder)
+    command("report", "--run", run, folder=folder)
+    figures = {path.stem for path in (run / "report/figures").iterdir()}
+    assert {"filters", "feature_maps", "probes", "features"} <= figures
+    report = (run / "report/report.md").read_text()
+    assert "Grad-CAM" in report
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "mine.png")
+    assert "Predicted 1 of 1 files" in command("predict", "--run", run, "--images", "mine.png", folder=folder)
+
+
+def test_export_to_onnx(trained):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, run, _ = trained
+    command("export", "--run", run, "--format", "onnx", "--output", "net.onnx", folder=folder)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    session = onnxruntime.InferenceSession(folder / "net.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    with torch.no_grad():
+        expected = cifar_lightning.load(run, "cpu")(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_found_in_resnet18(trained):
+    _, run, name = trained
+    if name == "mynet.Tiny":
+        pytest.skip("of resnet18")
+    model = cifar_lightning.load(run, "cpu")
+    assert introspection.first_filters(model.net).shape == (64, 3, 7, 7)
+    assert len(introspection.layers(model.net)) >= 8
+    assert introspection.features(model.net, torch.randn(2, 3, 32, 32)).shape == (2, 512)
+    probes = json.loads((run / "report/report.json").read_text())["probes"]
+    assert len(probes) >= 4
+
+
+def test_a_killed_training_goes_on(trained):
+    folder, _, name = trained
+    options = ("--model.net", name, *NETS[name], *DATA, "--trainer.max_epochs=2", "--figures.every_n_epochs=0")
+    command("fit", *options, "--version=whole", folder=folder)
+    run = next((folder / "lightning_logs").glob("*/whole")).with_name("killed")
+    process = start("fit", *options, "--version=killed", folder=folder)
+    deadline = time.monotonic() + 200
+    while not (run / "checkpoints/last.ckpt").is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    command("fit", "--run", run, folder=folder)
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    weights = [
+        torch.load(folder / run.with_name(n) / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for n in ("whole", "killed")
+    ]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_a_sweep_over_an_argument(trained):
+    folder, _, name = trained
+    argument = "model.net.width: [4, 6]" if name == "mynet.Tiny" else "model.net.zero_init_residual: [false, true]"
+    options = {option.removeprefix("--").partition("=")[0]: option.partition("=")[2] for option in DATA}
+    options |= {"trainer.max_epochs": 1, "figures.every_n_epochs": 0}
+    (folder / "net.yaml").write_text(f"model: {{net: {{class_path: {name}}}}}\n")
+    if name != "mynet.Tiny":
+        options["model.net.num_classes"] = 10
+    lines = "".join(f"  {key}: {value}\n" for key, value in options.items())
+    (folder / "sweep.yaml").write_text(
+        f"name: widths\naxes:\n  - {argument}\nconfigs: [net.yaml]\noptions:\n{lines}test: false\n"
+    )
+    if name == "mynet.Tiny":
+        assert "add `--allow mynet` to the command line" in command("sweep", "sweep.yaml", folder=folder, status=2)
+    allowed = ("--allow", "mynet") if name == "mynet.Tiny" else ()
+    command("sweep", "sweep.yaml", *allowed, folder=folder)
+    results = [json.loads(path.read_text()) for path in (folder / "lightning_logs/widths").glob("*/result.json")]
+    assert [result["status"] for result in results] == ["completed"] * 2
+
+
+def test_an_edited_file(trained):
+    """Comes last: the source that the run was trained with is used, and the edit is reported."""
+    folder, run, name = trained
+    if name != "mynet.Tiny":
+        pytest.skip("of a file")
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    expected = cifar_lightning.load(run, "cpu")(images)
+    (folder / "mynet.py").write_text(OWN.replace("amax", "amin"))
+    assert torch.equal(cifar_lightning.load(run, "cpu")(images), expected)
+    assert "mynet.py has changed since the run was trained" in command("test", "--run", run, folder=folder)
+    (folder / "mynet.py").unlink()
+    command("test", "--run", run, folder=folder)
+
+
+# ---- what is not trusted ---------------------------------------------------------------------------------------------
+
+HOSTILE = "open('touched', 'w').close()\nfrom torch import nn\nclass Net(nn.Linear): pass\n"
+
+
+@pytest.mark.parametrize("name", ["hostile", "timm.models"])
+def test_a_configuration_runs_no_file_beside_it(tmp_path, name):
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm/__init__.py").write_text(HOSTILE)
+    (tmp_path / "timm/models.py").write_text(HOSTILE)
+    (tmp_path / "net.yaml").write_text(f"model: {{net: {{class_path: {name}.Net}}}}\n")
+    output = command("fit", "--config", "net.yaml", *DATA, folder=tmp_path, status=2)
+    assert f"add `--allow {name.partition('.')[0]}` to the command line" in output
+    assert not (tmp_path / "touched").exists()
+    (tmp_path / "allow.yaml").write_text(f"allow: {name}\nmodel: {{net: {{class_path: {name}.Net}}}}\n")
+    command("fit", "--config", "allow.yaml", *DATA, folder=tmp_path, status=2)
+    assert not (tmp_path / "touched").exists()
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_a_run_of_a_stranger_runs_no_code(trained, tmp_path):
+    _, run, name = trained
+    if name != "mynet.Tiny":
+        pytest.skip("of a file")
+    forged = tmp_path / "forged"
+    forged.mkdir()
+    for file in ("config.yaml", "result.json", "code/mynet.py", "code/manifest.json", "checkpoints/best.ckpt"):
+        (forged / file).parent.mkdir(exist_ok=True)
+        (forged / file).write_bytes((run / file).read_bytes())
+    hostile = OWN + "\nopen('touched', 'w').close()\n"
+    (forged / "code/mynet.py").write_text(hostile)
+    output = command("test", "--run", forged, folder=tmp_path, status=2)
+    assert "as `fit` kept it with the run, got another content" in output
+    manifest = json.loads((forged / "code/manifest.json").read_text())
+    manifest["sources"]["mynet.py"] = cifar_lightning.imports.sha256(forged / "code/mynet.py")
+    (forged / "code/manifest.json").write_text(json.dumps(manifest))
+    output = command("test", "--run", forged, folder=tmp_path, status=2)
+    assert "add `--allow mynet` to the command line" in output
+    assert not (tmp_path / "touched").exists()
+    command("test", "--run", forged, "--allow", "mynet", folder=tmp_path)
+    assert (tmp_path / "touched").exists()
+
+
+def test_allow_needs_the_name_of_a_module(tmp_path):
+    output = command("fit", "--allow", "--model", "MLPClassifier", folder=tmp_path, status=2)
+    assert "Expected the name of a module after `--allow`, such as mynet, got '--model'" in output
