@@ -23,7 +23,8 @@ __all__ = ["compare", "sections_of", "write_comparison"]
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = ArgumentParser(
-        description="Compare runs: mean, standard deviation and interval over seeds, tests, and charts."
+        "cifar-lightning compare",
+        description="Compare runs: mean, standard deviation and interval over seeds, tests, and charts.",
     )
     made.add_argument(
         "folders",
@@ -38,11 +39,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def compare(args: Sequence[str] | None = None) -> int:
+def compare(args: Sequence[str]) -> int:
     """Write compare.html, compare.md, compare.csv and figures/.
 
     Args:
-        args: the command line.
+        args: the command line after `compare`.
 
     Returns:
         The exit status, 0.

@@ -1,4 +1,4 @@
-"""The command `report`: writes a page about one run or several."""
+"""`cifar-lightning report`: write a page about one run or several."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def report(args: list[str]) -> Path:
+def report(args: list[str]) -> int:
     """Write report.html, report.md and figures/.
 
     Args:
         args: The command line after `report`.
 
     Returns:
-        The HTML file.
+        The exit status, 0.
 
     Raises:
         ValueError: If a run cannot be read, or has no images to report on.
@@ -65,7 +65,7 @@ def report(args: list[str]) -> Path:
     folder = parsed.output or (runs[0].folder / "report" if len(runs) == 1 else Path("report"))
     path = write_page(make_page(exams), folder, "report")
     logger.info(f"Report: {path}")
-    return path
+    return 0
 
 
 def choose_split(runs: list[LoadedRun]) -> str:

@@ -24,11 +24,12 @@ __all__ = ["sweep"]
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = ArgumentParser(
+        "cifar-lightning sweep",
         description="Run every combination of a sweep with every seed, and compare them. A sweep that was stopped "
-        "continues when it is started again: finished runs are not run again."
+        "continues when it is started again: finished runs are not run again.",
     )
     made.add_argument("sweep", type=user_path, metavar="YAML", help="the sweep; configs/sweeps/ has some")
-    made.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    made.add_argument("--dry_run", "--dry-run", action="store_true", help="show the plan and stop")
     made.add_argument(
         "--address", help="of a Ray cluster to run on, such as first:6379; default: this machine, without Ray"
     )
@@ -39,15 +40,17 @@ def parser() -> argparse.ArgumentParser:
         help="folder to keep the numbers of finished runs in, as <sweep>/runs.json: runs in this file count as done",
     )
     made.add_argument("--output", type=user_path, help="folder of the comparison; default: comparison/ beside the runs")
-    made.add_argument("--no-estimate", action="store_true", help="time no steps; max_hours is then unchecked")
+    made.add_argument(
+        "--no_estimate", "--no-estimate", action="store_true", help="time no steps; max_hours is then unchecked"
+    )
     return made
 
 
-def sweep(args: Sequence[str] | None = None) -> int:
+def sweep(args: Sequence[str]) -> int:
     """Run a sweep.
 
     Args:
-        args: the command line.
+        args: the command line after `sweep`.
 
     Returns:
         0; 1 when runs failed; 130 when Ctrl-C or SIGTERM stopped it.

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from cifar_lightning.benchmarks.commands import PROGRAM, run
-from cifar_lightning.cli import Parts
+from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, run
+from cifar_lightning.callbacks.memory import keep_freed_memory
+from cifar_lightning.cli import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
-from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import Run
 
@@ -33,8 +33,8 @@ def bare_loop(args: list[str]) -> float:
     Returns:
         Seconds from the first batch to the end of the last step.
     """
-    cli = Parts([*args, "--trainer.fast_dev_run=1"])  # which makes no folder
-    model, data, trainer = cli.model, cli.datamodule, cli.config.fit.trainer
+    cli = CifarCLI([*args, "--trainer.fast_dev_run=1"])  # which makes no folder
+    model, data, trainer = cli.model, cli.datamodule, cli.config.trainer
     device, precision = cli.trainer.strategy.root_device, cli.trainer.precision_plugin
     data.setup("fit")
     if device.type == "cpu":
@@ -47,7 +47,7 @@ def bare_loop(args: list[str]) -> float:
         model.net.compile()
     optimizer = model.make_optimizer()
     peaks = [group["lr"] for group in optimizer.param_groups]
-    every, epochs = trainer.accumulate_grad_batches, trainer.max_epochs
+    every, epochs = data.accumulated_batches(1, trainer.accumulate_grad_batches), trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)
     warmup, total, step = round(model.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs, 0
     started = time.perf_counter()
@@ -83,8 +83,8 @@ def bench_overhead(args: argparse.Namespace) -> dict[str, Any]:
             return float(Run(Path(folder) / "overhead" / str(index)).result["fit"]["seconds"])
 
         def bare(index: int) -> float:
-            child = [sys.executable, "-m", "cifar_lightning.benchmarks.overhead", "fit", *options]
-            return float(json.loads(run(child).splitlines()[-1]))
+            child = [sys.executable, "-m", "benchmarks.overhead", "fit", *options]
+            return float(json.loads(run(child, SEES_BENCHMARKS).splitlines()[-1]))
 
         for index in range(args.rounds):
             # Who comes first in turn as well: a machine that grows warm slows down the second.
