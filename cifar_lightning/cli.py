@@ -28,9 +28,8 @@ from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
-from cifar_lightning.callbacks.seeding import StepSeed
-from cifar_lightning.callbacks.steps import StepCurves
-from cifar_lightning.callbacks.throughput import Throughput
+from cifar_lightning.callbacks.steps import StepCurves, StepSeed
+from cifar_lightning.callbacks.timing import Timing
 from cifar_lightning.commands import COMMANDS
 from cifar_lightning.config import (
     CALLBACK_DEFAULTS,
@@ -326,6 +325,7 @@ class CifarCLI(LightningCLI):
         options, run = self.config_init.trainer, self.run_folder
         given = options.callbacks or []
         callbacks: list[Callback] = list(given) if isinstance(given, list) else [given]
+        timing = Timing()
         monitored = self.config_init.data.val_size != 0 and options.limit_val_batches != 0
         for key in CALLBACKS:
             callback = self.config_init[key]
@@ -339,19 +339,19 @@ class CifarCLI(LightningCLI):
                 continue
             callbacks.append(callback)
         if options.enable_progress_bar is not False:
-            callbacks += progress_callbacks(options.callbacks)
+            callbacks += progress_callbacks(options.callbacks, timing)
         seed = self.config.seed_everything
-        callbacks += [StepSeed(seed), KeepMemory(), Throughput(), StepCurves()]
+        callbacks += [StepSeed(seed), KeepMemory(), StepCurves()]
         if run is not None:
             callbacks += [
                 MetricsCSV(run / runs.HISTORY),
-                TensorBoardRecords(self.config_text),
-                PredictionWriter(run / "predictions"),
-                RunResult(run, self.name, seed, self.config_text, self.continues),
+                TensorBoardRecords(self.config_text, timing),
+                PredictionWriter(run / runs.PREDICTIONS),
+                RunResult(run, self.name, seed, self.config_text, timing, self.continues),
             ]
             if options.enable_checkpointing is not False:
                 callbacks.append(LastCheckpoint(run, self.config.checkpoint_every_n_steps, self.continues))
-        return callbacks
+        return [*callbacks, timing]
 
     # ---- the command -------------------------------------------------------------------------------------------------
 

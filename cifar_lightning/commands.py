@@ -30,8 +30,8 @@ COMMANDS = {
     "predict --images": Command("Predict your own pictures.", "inference:predict_pictures"),
     "report": Command("Write a page that shows what one run or several learned.", "report.command:report"),
     "export": Command("Write a trained network as ONNX or for torch.export.", "export:export"),
-    "sweep": Command("Train every combination of a sweep and compare them.", "sweeps.command:sweep"),
-    "compare": Command("Compare runs over their seeds, in tables and charts.", "sweeps.compare:compare"),
+    "sweep": Command("Train every combination of a sweep and compare them.", "sweeps.sweep:sweep"),
+    "compare": Command("Compare runs over their seeds, in tables and charts.", "comparison.compare:compare"),
     "data": Command("Show which data a folder holds, or download CIFAR-10.", "data.command:data"),
 }
 """All commands. One with an option in its name takes its place where that option is given."""

@@ -9,11 +9,12 @@ import warnings
 from enum import Enum
 from inspect import isfunction
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from cifar_lightning import imports, runs
@@ -23,6 +24,7 @@ from cifar_lightning.private import UNWRITTEN
 
 __all__ = [
     "CALLBACK_DEFAULTS",
+    "FINDERS",
     "TRAINER_DEFAULTS",
     "check_monitors",
     "check_nulls",
@@ -30,6 +32,7 @@ __all__ = [
     "hyperparameters",
     "portable",
     "recorded",
+    "with_findings",
     "with_run_config",
 ]
 
@@ -70,6 +73,8 @@ def check_numbers(config: Any) -> None:
             raise ValueError(f"Expected `trainer.{name}` to be at least 0, got {value}.")
 
 
+FINDERS = ("BatchSizeFinder", "LearningRateFinder")
+"""Callbacks that look for a setting before a training. The run records what they found, and not them."""
 FIXED = {
     "dirpath": None,
     "filename": "best",
@@ -233,6 +238,28 @@ def restore_unwritten(plain: Any, config: Any, name: str) -> None:
             plain[key] = str(value)
 
 
+def with_findings(config: str, trainer: Trainer) -> str:
+    """Return the configuration of a run as it trains: what `FINDERS` have found, and the batches of a step.
+
+    Args:
+        config: YAML.
+        trainer: The trainer, at the start of the training.
+    """
+    everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    plain = yaml.safe_load(config)
+    plain["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    if not any(type(callback).__name__ in FINDERS for callback in everyone):
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    data, model = cast(Any, trainer).datamodule, cast(Any, trainer.lightning_module)
+    given = plain["trainer"]["callbacks"]
+    given = given if isinstance(given, list) else [given]
+    plain["trainer"]["callbacks"] = [c for c in given if not c["class_path"].endswith(FINDERS)] or None
+    plain["data"]["batch_size"] = min(data.images_per_batch(1), data.size("train"))
+    if model.found_lr is not None:
+        plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
 def portable(config: Any) -> Any:
     """The configuration of a run without what belongs to one call: its folder and the checkpoint it came from."""
     config = config.clone()
@@ -257,7 +284,9 @@ def with_run_config(args: list[str]) -> list[str]:
         if arg == "--run" or run != arg:
             given = runs.Run(run)
             imports.use_source_of(given.folder)
-            is_current = given.config == given.recorded_config
-            config = str(given.config_path) if is_current else yaml.safe_dump(given.config)
-            return [*args[:1], "--config", config, *args[1:]]
+            config = given.config
+            if config.get("data", {}).get("images_per_step"):
+                config["trainer"].pop("accumulate_grad_batches", None)  # follows from the devices that are here now
+            text = str(given.config_path) if config == given.recorded_config else yaml.safe_dump(config)
+            return [*args[:1], "--config", text, *args[1:]]
     return args

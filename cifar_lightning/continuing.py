@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import get_loader
 
 from cifar_lightning import runs
-from cifar_lightning.callbacks.context import FINDERS
 from cifar_lightning.callbacks.ending import reached
+from cifar_lightning.config import FINDERS
 
 __all__ = ["check_changes", "nothing_left"]
 

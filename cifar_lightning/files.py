@@ -1,4 +1,4 @@
-"""Paths as people write them, and files that are written whole or not at all."""
+"""Expand paths, check folder names, and write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 
 def expanded(path: str, option: str) -> str:
-    """Return a path with `~` and environment variables replaced, so that no library replaces any after us.
+    """Return a path with `~` and environment variables replaced, so that no library expands it later.
 
-    Lightning's loggers expand the paths that they get and its checkpoints do not, which splits a run over two folders.
+    Lightning's loggers expand their paths, and its checkpoints do not: a run would be split over two folders.
 
     Args:
         path: as the user wrote it.
@@ -112,15 +112,15 @@ def expand_options(options: Any, name: str = "") -> Any:
 
 
 def check_folder_name(option: str, name: str, nested: bool = False) -> None:
-    """Make sure that a name stays inside the folder that it is joined to, whoever wrote it.
+    """Check that a name stays inside the folder that it is joined to.
 
     Args:
-        option: the option that it comes from, for the message.
-        name: of a folder.
-        nested: whether it may name a folder in folders, such as a/b.
+        option: Option that it comes from, for the message.
+        name: Name of a folder.
+        nested: Whether it may name nested folders, such as a/b.
 
     Raises:
-        ValueError: when it could lead elsewhere, or cannot be printed.
+        ValueError: If it could lead elsewhere, or cannot be printed.
     """
     if not name.isprintable():  # a NUL or a line break, which a copied text may hold
         raise ValueError(f"Expected `{option}` to be of printable characters, got {name!r}.")
@@ -135,13 +135,13 @@ def check_folder_name(option: str, name: str, nested: bool = False) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` when the block ends, flushed; an error leaves `path` alone.
+    """Yield a temporary file that replaces `path` when the block ends; after an error, `path` stays as it is.
 
-    It has the permissions that `open(path, "wb")` would leave: those of the file it replaces, or of a new file those
-    that the umask leaves. What can only write to a path may write to the file's `name`.
+    The file is flushed to the disk before, and has the permissions that `open(path, "wb")` would give it. Writers that
+    need a path can use `file.name`.
 
     Raises:
-        OSError: when it cannot be written, saying which and why.
+        OSError: If the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -161,8 +161,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def not_written(path: Path, error: OSError) -> OSError:
-    """An error that says what was not written, why, and what to do."""
-    before = "what was there is as it was" if path.exists() else "nothing was written"
+    """Return an error with the file that was not written, the reason, and a remedy."""
+    before = "the old file is unchanged" if path.exists() else "nothing was written"
     return OSError(
         f"Expected to write {path}, got: {error.strerror or error} ({before}). Make room or choose another folder, and "
         "start again."
@@ -170,11 +170,11 @@ def not_written(path: Path, error: OSError) -> OSError:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Write a file whole or not at all."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Write a text file whole or not at all."""
     write_bytes_atomic(path, text.encode())

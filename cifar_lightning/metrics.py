@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from torchmetrics.classification import (
 
 from cifar_lightning import CLASSES
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
 __all__ = [
     "METRICS",
     "N_BINS",
@@ -27,9 +30,11 @@ __all__ = [
     "Reliability",
     "bin_sums",
     "direction",
+    "epoch_metrics",
     "metric_names",
 ]
 
+SPLITS = ("train", "val", "test")
 N_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv 1706.04599)."""
 SCALE = 2**30
@@ -101,6 +106,23 @@ class CalibrationError(Metric):
     def compute(self) -> Tensor:
         """Return the error of all batches."""
         return torch.tensor(Reliability.of(self.sums).error, device=self.sums.device)
+
+
+def epoch_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of this epoch, with the digits that a float32 has.
+
+    Lightning keeps a metric until it is logged again. This leaves out those of a split that the epoch has not
+    evaluated: `val/` in an epoch without a validation, `train/` in an epoch that is not over.
+
+    Args:
+        trainer: The trainer of an `ImageClassifier`.
+    """
+    model: Any = trainer.lightning_module
+    own: dict[str, float] = model.epoch_metrics
+    cut_short = trainer.state.fn == "fit" and not trainer.is_last_batch
+    fresh = set() if cut_short else {name.split("/")[0] for name in own}
+    known = {name: float(f"{float(value):.7g}") for name, value in trainer.callback_metrics.items()}
+    return {k: v for k, v in known.items() if (split := k.split("/")[0]) in fresh or split not in SPLITS} | own
 
 
 class EpochOutputs:

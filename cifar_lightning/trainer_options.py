@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from cifar_lightning.callbacks.progress import EpochBar, EpochLines
+from cifar_lightning.callbacks.timing import Timing
 from cifar_lightning.private import start_processes_as_commands
 
 __all__ = ["PROFILERS", "check_trainer", "progress_callbacks", "run_profiler", "script_strategy"]
@@ -26,11 +27,11 @@ SPLITS = {"fit": "train", "validate": "val"}
 """Names of the split in the options of a stage, where they differ."""
 
 
-def progress_callbacks(given: Callback | Sequence[Callback] | None) -> list[Callback]:
-    """Return the callbacks that show progress: a line an epoch, and a bar where `trainer.callbacks` has none."""
+def progress_callbacks(given: Callback | Sequence[Callback] | None, timing: Timing) -> list[Callback]:
+    """Return the callbacks that show progress: a line per epoch, and a bar where `trainer.callbacks` has none."""
     everyone = [given] if isinstance(given, Callback) else given or []
     bars: list[Callback] = [] if any(isinstance(callback, ProgressBar) for callback in everyone) else [EpochBar()]
-    return [*bars, EpochLines()]
+    return [*bars, EpochLines(timing)]
 
 
 def run_profiler(given: Profiler | str | None, run: Path | None) -> Profiler | str | None:

@@ -29,9 +29,39 @@ def test_recipes_instantiate_with_what_they_say(recipe):
     said = yaml.safe_load(recipe.read_text())
     assert type(cli.model).__name__ == said["model"]["class_path"]
     assert cli.trainer.max_epochs == said["trainer"]["max_epochs"]
-    assert cli.trainer.early_stopping_callback.patience == said["early_stopping"]["patience"]
+    patience = said.get("early_stopping", {}).get("patience", 10)
+    assert cli.trainer.early_stopping_callback.patience == patience
     assert cli.datamodule.batch_size == said["data"]["batch_size"]
-    assert 45_000 % said["data"]["batch_size"] == 50_000 % said["data"]["batch_size"] == 0
+    assert 45_000 % said["data"]["images_per_step"] == 50_000 % said["data"]["images_per_step"] == 0
+    assert said["data"]["images_per_step"] % said["data"]["batch_size"] == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=ids)
+def test_recipes_say_what_makes_the_result(recipe):
+    """About thirty lines, without the groups that change no number."""
+    lines = [line for line in recipe.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 37
+    assert set(yaml.safe_load("\n".join(lines))) <= {
+        *("name", "seed_everything", "model", "data", "trainer", "early_stopping"),
+    }
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_recipe_keeps_its_step_on_any_number_of_devices(devices):
+    data = CifarCLI(["fit", "--config", str(CONFIGS / "cnn.yaml")]).datamodule
+    assert data.accumulated_batches(devices) * devices * data.images_per_batch(devices) == 1000
+    gpu = [f"--config={CONFIGS / name}" for name in ("cnn.yaml", "overlays/gpu.yaml")]
+    whole = CifarCLI(["fit", *gpu, "--trainer.accelerator=cpu"]).datamodule
+    assert whole.accumulated_batches(devices) == 1
+    assert whole.images_per_batch(devices) == 1000 // devices
+
+
+def test_a_step_that_does_not_divide_is_refused():
+    data = CifarCLI(["fit", "--config", str(CONFIGS / "mlp.yaml")]).datamodule
+    with pytest.raises(
+        ValueError, match=r"multiple of `data\.batch_size` 500 x 2 devices, got 500\. Set `data\.batch_size` to 250"
+    ):
+        data.accumulated_batches(2)
 
 
 def test_validation_decides_unless_told_otherwise():

@@ -37,7 +37,7 @@ def test_the_training_ends_there_and_says_where(net, what, value, capsys):
     cause = "the loss, though all layers are finite now" if what == "loss" else f"gradients of {name}"
     place = "step 8 (epoch 2)" if what == "loss" else "step 11 (epoch 3)"
     assert cause in message
-    assert re.search(rf"at {re.escape(place)}, learning rate 0\.\d+\. The checkpoints are as they were", message)
+    assert re.search(rf"at {re.escape(place)}, learning rate 0\.\d+\. The checkpoints are unchanged", message)
     result = json.loads((RUN / "result.json").read_text())
     assert (result["status"], result["diverged"]) == ("failed", True)
     assert cause in result["error"]
@@ -62,10 +62,10 @@ def test_steps_are_left_out_up_to_a_limit_and_counted(accumulate, capsys):
     )
     train(*common, *poison, "--finite.skip_steps=2")
     assert json.loads((RUN / "result.json").read_text())["fit"]["skipped_steps"] == 2
-    assert "2 of 2 so far" in capsys.readouterr().err
+    assert "2 of 2 steps skipped so far" in capsys.readouterr().err
     assert all(tensor.isfinite().all() for tensor in weights()["state_dict"].values())
     train(*common, *poison, "--finite.skip_steps=1", "--version=two", status=2)
-    assert "1 steps were left out before." in capsys.readouterr().err
+    assert "1 steps were skipped before." in capsys.readouterr().err
 
 
 def test_a_step_that_is_left_out_moves_nothing():

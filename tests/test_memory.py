@@ -10,7 +10,7 @@ from cifar_lightning.callbacks import memory
 
 FAULTS = """
 import resource, sys, torch
-from cifar_lightning.memory import keep_freed_memory
+from cifar_lightning.callbacks.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(10):
@@ -35,7 +35,7 @@ def test_kept_memory_is_taken_again_without_page_faults():
 HANDED_BACK = """
 import torch
 from pathlib import Path
-from cifar_lightning.memory import keep_freed_memory, release_freed_memory
+from cifar_lightning.callbacks.memory import keep_freed_memory, release_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

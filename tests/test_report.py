@@ -92,7 +92,7 @@ def test_layers_and_explanations_are_of_the_images_they_are_shown_with(runs):
     torch.testing.assert_close(found.saliency(rows)[1:2], found.saliency(rows[1:2]), rtol=1e-3, atol=1e-6)
     layers = ["stage1.conv1", "stage1.conv2", "stage2.conv1", "stage2.conv2"]
     assert list(found.costs) == [*layers, "rest"]
-    assert list(found.feature_maps) == list(found.layer_statistics) == layers
+    assert list(found.layer_shapes) == list(found.layer_statistics) == layers
     assert list(found.layer_features) == list(found.probes) == ["pixels", *layers]
     with torch.no_grad():
         features = found.net.features(found.inputs(found.embedded))

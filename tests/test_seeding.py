@@ -7,7 +7,7 @@ import sys
 import torch
 from tiny import MLP, fit
 
-from cifar_lightning.callbacks.seeding import StepSeed
+from cifar_lightning.callbacks.steps import StepSeed
 from cifar_lightning.seeding import derive_seed, generator
 
 

@@ -17,7 +17,7 @@ from cifar_lightning.callbacks.records import table_row
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    options = ("--model.whiten_px=2", "--figures.every_n_epochs=1", "--save_dir", str(folder), "--version", "v")
+    options = ("--model.net.whiten_px=2", "--figures.every_n_epochs=1", "--save_dir", str(folder), "--version", "v")
     assert main(["fit", *DATA, *CNN, *options]) == 0
     assert main(["test", "--run", str(folder / "cnn/v")]) == 0
     return folder / "cnn/v"
@@ -88,7 +88,7 @@ def test_hyperparameters_are_numbers_and_texts():
     tree = {"model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}}, "seed": 3, "x": None}
     assert table_row(tree) == {
         "model": "A",
-        "model.net.widths": "[1, 2]",
+        "model.widths": "[1, 2]",
         "model.flag": "True",
         "seed": 3,
         "x": "None",

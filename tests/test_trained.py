@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,23 @@ def test_the_example(run):
     runner = doctest.DocTestRunner()
     assert [runner.run(test).failed for test in found] == [0]
     assert runner.tries > 5
+
+
+def test_the_page_about_runs(run, monkeypatch):
+    """Every block of docs/runs.md, one after the other, as in a notebook."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    assert main(["predict", "--run", str(run)]) == 0
+    page = (Path(__file__).parents[1] / "docs/runs.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 6
+    assert names["history"]["val/acc"] == Run(run).history()["val/acc"]
+    assert names["probabilities"].shape == (8, 10)
+    files = {path.relative_to(run).parts[0] for path in run.rglob("*") if path.is_file()}
+    files = {f"{name}/" if (run / name).is_dir() else re.sub("(?<=tfevents).*", ".*", name) for name in files}
+    assert files - {"checkpoints/"} <= set(re.findall(r"^\| `([^`]*)`", page, re.MULTILINE))
 
 
 def test_importing_the_package_imports_nothing_heavy():

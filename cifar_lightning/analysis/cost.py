@@ -1,4 +1,4 @@
-"""What each layer of a network costs: weights, floating-point operations and time."""
+"""The cost of a network and of its layers: weights, floating-point operations and time."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def depth(net: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of a layer for one image, forward.
+    """Cost of a layer in a forward pass, per image.
 
     Attributes:
         params: weights, trained or not.
-        flops: floating-point operations of its convolutions and matrix products; a multiplication and an addition
-            are two.
-        seconds: wall-clock time, an image's share of a batch.
+        flops: floating-point operations of its convolutions and matrix products; a multiply-add counts
+            as two.
+        seconds: wall-clock time of a batch, divided by its images.
     """
 
     params: int
@@ -53,15 +53,15 @@ class LayerCost:
 def layer_costs(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, rounds: int = 5
 ) -> dict[str, LayerCost]:
-    """Measures each layer while the network runs, and what is left over as "rest".
+    """Return the cost of each layer, and that of everything else as "rest".
 
-    A layer that contains others given (a stage and its convolutions) counts only what they do not.
+    The cost of a layer that contains others of these layers (a stage and its convolutions) excludes theirs.
 
     Args:
         net: from images to logits, in eval mode.
         layers: modules of the network by name, in the order in which they end.
-        images: float (B, 3, H, W), what the network takes.
-        rounds: passes to take the median of, after one that does not count.
+        images: float (B, 3, H, W), the input of the network.
+        rounds: passes to take the median time of, after one to warm up.
     """
     n = len(images)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -87,7 +87,7 @@ def layer_costs(
 def watched(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, gauge: Callable[[], float]
 ) -> dict[str, float]:
-    """Runs the network and reads a gauge that rises: before ("start"), after each layer, and after all ("rest")."""
+    """Run the network and read a rising gauge: before ("start"), after each layer, and at the end ("rest")."""
     readings = {"start": gauge()}
 
     def reader(name: str) -> Callable[[nn.Module, object, object], None]:
@@ -106,13 +106,13 @@ def watched(
 
 
 def differences(readings: dict[str, float]) -> dict[str, float]:
-    """What came to the gauge since the reading before."""
+    """Return the increase of each reading since the one before."""
     names = list(readings)
     return {name: readings[name] - readings[before] for before, name in pairwise(names)}
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
+    """Return the time in seconds, after all queued work of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""The best and the last checkpoint of a run."""
+"""Write `best.ckpt`, and write checkpoints whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["AtomicCheckpointIO", "RunCheckpoint"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, straight to the disk.
+    """Write a checkpoint whole or not at all.
 
-    Lightning makes a copy in memory first, another in the folder for temporary files, and moves that one: twice the
-    time, and no single step where the two folders are on different disks.
+    Lightning writes it into memory first, then into the folder for temporary files, and moves it from there. That takes
+    twice the time, and it is not atomic if the two folders are on different disks.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes to a temporary name beside `path`, flushes and renames."""
+        """Write to a temporary file beside `path`, flush and rename."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
@@ -32,22 +32,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RunCheckpoint(ModelCheckpoint):
     """Write `best.ckpt`: the weights with the best value of a validation metric so far.
 
-    A run that continues remembers its best value wherever its folder lies now. (Lightning compares folders as text,
-    and starts anew where they differ, so that a worse epoch would replace the best one.)
+    A continued run keeps its best value, also if its folder was moved. (Lightning compares the paths of folders, and
+    forgets the value if they differ, so that a worse epoch would replace the best one.)
     """
 
     continues = False
-    """Whether the training goes on in the folder of the checkpoint that it starts from."""
+    """Whether the training continues in the folder of the checkpoint that it starts from."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove what a training that was killed while it wrote a checkpoint has left."""
+        """Remove temporary files of a training that was killed while it wrote a checkpoint."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero and self.dirpath:
             for unfinished in Path(self.dirpath).glob(f".*{self.FILE_EXTENSION}.*"):
                 unfinished.unlink(missing_ok=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best value of the run, if this is the same run and its file is still there."""
+        """Restore the best value if the run is the same and its file exists."""
         here = Path(str(self.dirpath))
         best = here / Path(state_dict["best_model_path"]).name
         if self.continues and best.is_file():

@@ -8,7 +8,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from cifar_lightning.callbacks.pruning import Pruning
 from cifar_lightning.runs import COMPLETED, EARLY_STOPPED, INTERRUPTED, PRUNED
 
 __all__ = ["Ending", "ending", "epochs_processed", "reached"]
@@ -65,10 +64,8 @@ def ending(trainer: Trainer) -> Ending | None:
         return None
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in everyone:
-        if (remembered := getattr(callback, "ended", None)) is not None:  # in a checkpoint of `LastCheckpoint`
-            return Ending(*remembered)
-        if isinstance(callback, Pruning) and callback.pruned:
-            return Ending(PRUNED, f"Pruning by {callback.metric}")
+        if (ended := getattr(callback, "ended", None)) is not None:  # of `Pruning`, and of a run that was over
+            return Ending(*ended)
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             return Ending(EARLY_STOPPED, f"EarlyStopping by {callback.monitor}")
     for callback in everyone:

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -19,11 +20,12 @@ from cifar_lightning import CLASSES
 from cifar_lightning.analysis.activations import evaluating
 from cifar_lightning.analysis.figures import FIGURES, Evaluated
 from cifar_lightning.analysis.style import save_figure
-from cifar_lightning.callbacks.context import as_classifier, data_of, gathered, run_folder
-from cifar_lightning.data.loader import Batch
+from cifar_lightning.data.datamodule import data_of
+from cifar_lightning.data.loader import Batch, gathered
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.runs import Run
 
 __all__ = ["FigureLogger"]
 
@@ -63,6 +65,8 @@ class FigureLogger(Callback):
         ValueError: for invalid arguments; all problems in one message.
     """
 
+    repeats_train_end = True
+
     def __init__(self, every_n_epochs: int = 5, show: list[str] = ALL, images: int = 40) -> None:
         self.every_n_epochs = every_n_epochs
         self.show = [name for name in show if name != PROJECTOR] if every_n_epochs else []
@@ -91,7 +95,7 @@ class FigureLogger(Callback):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: ImageClassifier,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -105,11 +109,11 @@ class FigureLogger(Callback):
             return
         self._outputs.append((batch.indices, batch.labels, outputs))
         if self._weights is None and trainer.is_global_zero and self._due(trainer):
-            self._weights = copy.deepcopy(as_classifier(pl_module).net.state_dict())
+            self._weights = copy.deepcopy(pl_module.net.state_dict())
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Draw the figures of the validation images, or keep what they need in case the training ends here."""
         if trainer.sanity_checking or not self.show:
             return
@@ -119,21 +123,21 @@ class FigureLogger(Callback):
         evaluated = Pending(parts, trainer.current_epoch + 1, trainer.global_step)
         self._pending = None if self._due(trainer) else evaluated
         if self._pending is None:
-            self._draw(trainer, as_classifier(pl_module), "val", evaluated)
+            self._draw(trainer, pl_module, "val", evaluated)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Draw the figures of the test images."""
         if self.show:
             outputs, self._outputs = self._outputs, []
-            self._draw(trainer, as_classifier(pl_module), "test", Pending(outputs, 0, 0))
+            self._draw(trainer, pl_module, "test", Pending(outputs, 0, 0))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Draw the last epoch, if it was not due, and fill the PROJECTOR tab."""
         if self._pending is not None:
-            self._draw(trainer, as_classifier(pl_module), "val", self._pending)
+            self._draw(trainer, pl_module, "val", self._pending)
             self._pending = None
         if self.projects and trainer.is_global_zero:
-            self._project(trainer, as_classifier(pl_module))
+            self._project(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, model: ImageClassifier, split: str, pending: Pending) -> None:
         outputs = gathered(trainer, pending.outputs)
@@ -141,7 +145,8 @@ class FigureLogger(Callback):
         if not outputs or not trainer.is_global_zero:
             return
         indices, labels, logits = outputs
-        data, run, fitting = data_of(trainer), "/".join(run_folder(trainer).parts[-2:]), trainer.state.fn == "fit"
+        data, run, fitting = data_of(trainer), Run(trainer.default_root_dir).title, trainer.state.fn == "fit"
+        step = pending.step if fitting else model.trained_steps
         with weights_in(model.net, weights):
             evaluated = Evaluated(
                 net=model.net,
@@ -154,21 +159,20 @@ class FigureLogger(Callback):
                 gallery_images=self.images,
             )
             for name in self.show:
-                self._log(trainer, name, split, FIGURES[name](evaluated), pending.step if fitting else None)
+                self._log(trainer, name, split, FIGURES[name](evaluated), step)
 
-    def _log(self, trainer: Trainer, name: str, split: str, figure: Figure | str, step: int | None) -> None:
-        """Write a figure to TensorBoard, and after a training (without a step) to a file as well."""
+    def _log(self, trainer: Trainer, name: str, split: str, figure: Figure | str, step: int) -> None:
+        """Write a figure to TensorBoard, and after a training to a file as well."""
         if isinstance(figure, str):
             if name not in self._left_out:
                 logger.info("Figure `%s` left out: %s.", name, figure)
             self._left_out.add(name)
             return
-        at = as_classifier(trainer.lightning_module).trained_steps if step is None else step
         for log in trainer.loggers:
             if isinstance(log, TensorBoardLogger):
-                log.experiment.add_figure(f"{split}/{name}", figure, at, close=False)
-        if step is None and trainer.loggers:  # a trial run has neither loggers nor a folder
-            folder = run_folder(trainer) / "figures"
+                log.experiment.add_figure(f"{split}/{name}", figure, step, close=False)
+        if trainer.state.fn != "fit" and trainer.loggers:  # a trial run has neither loggers nor a folder
+            folder = Path(trainer.default_root_dir) / "figures"
             folder.mkdir(parents=True, exist_ok=True)
             save_figure(figure, folder / f"{split}_{name}.png")
 

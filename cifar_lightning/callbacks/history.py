@@ -1,4 +1,4 @@
-"""`metrics.csv`: one row an epoch, whole at any time."""
+"""`metrics.csv`: one row per epoch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cifar_lightning.callbacks.context import epoch_metrics
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.metrics import epoch_metrics
 
 __all__ = ["MetricsCSV"]
 
 
 class MetricsCSV(Callback):
-    """Keeps a row of all epoch metrics and writes the table anew each epoch.
+    """Write the metrics of all epochs after each epoch.
 
-    The rows travel in the checkpoint: a resumed run goes on with the rows up to its checkpoint, so that no epoch is
-    missing and none is there twice. (Lightning's CSVLogger deletes the file that it finds.)
+    The rows are part of the checkpoint. A resumed run continues after the rows of its checkpoint, so that each epoch
+    has one row. (Lightning's CSVLogger deletes a file that exists.)
 
     Args:
-        path: the file to write; its folder exists.
+        path: The file to write; its folder exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +43,11 @@ class MetricsCSV(Callback):
             write_text_atomic(self.path, table(self.rows if trainer.is_last_batch else [*self.rows, row]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
+        """Return the rows so far."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the rows of the checkpoint."""
+        """Continue after the rows of the checkpoint."""
         self.rows = list(state_dict["rows"])
 
 

@@ -19,9 +19,6 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from cifar_lightning import runs
 from cifar_lightning.callbacks.ending import Ending, ending
-from cifar_lightning.callbacks.figures import FigureLogger
-from cifar_lightning.callbacks.records import TensorBoardRecords
-from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.processes import Interrupted
 
 __all__ = ["LastCheckpoint"]
@@ -177,13 +174,14 @@ class LastCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the end-of-training hooks where an earlier process trained the last step and was killed before them.
 
-        Lightning skips a training with nothing left to do, and with it these hooks.
+        Lightning skips a training with nothing left to do, and with it these hooks. Callbacks that need them have an
+        attribute `repeats_train_end`.
         """
         if self._trained:
             return
         for callback in everyone(trainer):
             averages = isinstance(callback, StochasticWeightAveraging) and not has_batch_norm(pl_module)
-            if averages or isinstance(callback, FigureLogger | TensorBoardRecords | RunResult):
+            if averages or getattr(callback, "repeats_train_end", False):
                 callback.on_train_end(trainer, pl_module)
         self.on_train_end(trainer, pl_module)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
 from cifar_lightning.analysis.activations import layer_outputs, layer_statistics
-from cifar_lightning.callbacks.context import as_classifier, data_of
+from cifar_lightning.data.datamodule import data_of
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
+from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.private import foreach_norm
 
 __all__ = ["LayerLogger"]
@@ -43,12 +44,12 @@ class LayerLogger(Callback):
         if problems:
             raise ValueError(" ".join(problems))
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: ImageClassifier, optimizer: Optimizer) -> None:
         """Log the norms, of the gradients before they are clipped."""
         every, step = self.every_n_steps, trainer.global_step + 1  # the step that follows, as other curves count
         if every == 0 or step % every or not trainer.is_global_zero or not trainer.loggers:
             return
-        net = as_classifier(pl_module).net
+        net = pl_module.net
         trained = {
             name.removesuffix(".weight"): (parameter.detach(), parameter.grad)
             for name, parameter in net.named_parameters()
@@ -67,14 +68,14 @@ class LayerLogger(Callback):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: ImageClassifier,
         outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Log the statistics, here because averages of the weights (EMA) are only in the network during validation."""
-        model, val = as_classifier(pl_module), data_of(trainer).val
+        model, val = pl_module, data_of(trainer).val
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         if not fitting or batch_idx or self.every_n_steps == 0 or val is None or not trainer.is_global_zero:
             return

@@ -1,4 +1,4 @@
-"""`predict` writes what the network says of each test image."""
+"""Write the predictions for the test images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from cifar_lightning import CLASSES
-from cifar_lightning.callbacks.context import gathered
-from cifar_lightning.data.loader import Batch
+from cifar_lightning.data.loader import Batch, gathered
 from cifar_lightning.files import write_text_atomic
 
 __all__ = ["PredictionWriter", "predictions_csv"]
 
 
 def predictions_csv(indices: Tensor, labels: Tensor, probabilities: Tensor) -> str:
-    """A table with a row an image: index in the split, true class, predicted class, its probability, and all ten.
+    """Return a row per image: index in the split, true class, predicted class, its probability, and all ten.
+
+    `Run.predictions` reads it.
 
     Args:
         indices: int64 (N,).
@@ -45,10 +46,10 @@ def predictions_csv(indices: Tensor, labels: Tensor, probabilities: Tensor) -> s
 
 
 class PredictionWriter(Callback):
-    """Gathers the predictions of all processes and writes `test.csv` in the order of the split.
+    """Gather the predictions of all processes and write `test.csv`, in the order of the split.
 
     Args:
-        folder: where to write; made when it is not there.
+        folder: Where to write; created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +57,7 @@ class PredictionWriter(Callback):
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts anew."""
+        """Forget earlier predictions."""
         self._outputs.clear()
 
     def on_predict_batch_end(
@@ -68,11 +69,11 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the indices, labels and probabilities of the batch."""
+        """Keep the indices, labels and probabilities of the batch."""
         self._outputs.append(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gathers and writes; with no batch allowed there is nothing to write."""
+        """Gather and write; `limit_predict_batches: 0` leaves nothing to write."""
         outputs = gathered(trainer, self._outputs)
         if outputs and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)

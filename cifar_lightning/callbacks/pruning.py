@@ -1,4 +1,4 @@
-"""Ends the runs of a sweep early that do worse than the others: asynchronous successive halving."""
+"""Stop the worse runs of a sweep early: asynchronous successive halving."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cifar_lightning.callbacks.context import epoch_metrics
+from cifar_lightning.callbacks.ending import Ending
 from cifar_lightning.files import write_text_atomic
-from cifar_lightning.metrics import direction
+from cifar_lightning.metrics import direction, epoch_metrics
+from cifar_lightning.runs import PRUNED
 
 __all__ = ["Pruning", "survives"]
 
 
 def survives(own: float, others: list[float], factor: int) -> bool:
-    """Whether a value is among the best 1/factor of all, high being good; NaN is worse than anything.
+    """Return whether a value is among the best 1/factor of all; higher is better, and NaN is the worst.
 
     Args:
-        own: the value in question.
-        others: those of its rivals so far, in any order.
-        factor: at least 2. Of fewer rivals than that the best survives.
+        own: The value.
+        others: The values of the other runs so far, in any order.
+        factor: At least 2. Of fewer runs than that the best survives.
     """
     if math.isnan(own):
         return False
@@ -30,22 +31,22 @@ def survives(own: float, others: list[float], factor: int) -> bool:
 
 
 class Pruning(Callback):
-    """Stops a run after epoch first_epochs, first_epochs * factor, ... unless it is among the best 1/factor so far.
+    """Stop a run after epoch first_epochs, first_epochs * factor, ... unless it is among the best 1/factor so far.
 
-    Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) in its stopping form: the runs of a sweep leave
-    their values in a folder that all of them see, and none waits for another. Which run is stopped depends on who came
-    first; a value that was left is not taken back.
+    This is the stopping variant of asynchronous successive halving (Li et al. 2020, arXiv 1810.05934). The runs of a
+    sweep write their values into a shared folder, and none waits for another. Which runs are stopped depends on their
+    order in time; a value that was written stays.
 
     Args:
         folder: Folder that the runs share.
-        run: Name of this run in there.
-        metric: Validation metric to judge by.
+        run: Name of this run in the folder.
+        metric: Validation metric to compare.
         mode: Whether high ("max") or low ("min") values are good; "auto" follows from the metric.
         first_epochs: Epochs that every run gets.
-        factor: Of the runs that come so far, one in so many goes on; at least 2.
+        factor: One in `factor` of the runs that reach an epoch continues; at least 2.
 
     Raises:
-        ValueError: for arguments out of range.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Pruning(Callback):
         self.sign = 1 if direction(metric) == "max" else -1
         self.first_epochs = first_epochs
         self.factor = factor
-        self.pruned = False
+        self.ended: Ending | None = None
         self._compared = 0
 
     def state_dict(self) -> dict[str, int]:
@@ -95,11 +96,12 @@ class Pruning(Callback):
         self._compared = epochs
         own = self.sign * metrics[self.metric]
         survivor = not trainer.is_global_zero or survives(own, self._exchange(epochs, own), self.factor)
-        self.pruned = not trainer.strategy.broadcast(survivor)
-        trainer.should_stop = trainer.should_stop or self.pruned
+        if not trainer.strategy.broadcast(survivor):
+            self.ended = Ending(PRUNED, f"Pruning by {self.metric}")
+            trainer.should_stop = True
 
     def _exchange(self, epochs: int, own: float) -> list[float]:
-        """Leaves the value for the others, and returns theirs."""
+        """Write the value for the other runs, and return theirs."""
         rung = self.folder / f"{epochs}_epochs"
         rung.mkdir(parents=True, exist_ok=True)
         write_text_atomic(rung / f"{self.run}.json", json.dumps(own))

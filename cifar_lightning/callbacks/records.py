@@ -1,15 +1,14 @@
-"""What TensorBoard keeps of a run beside its curves: the configuration, the graph, and a row in HPARAMS."""
+"""TensorBoard: the logger of a run, its configuration, its graph, and its row in HPARAMS."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
@@ -17,39 +16,38 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cifar_lightning.callbacks.context import as_classifier, epoch_metrics, with_findings
-from cifar_lightning.config import hyperparameters
-from cifar_lightning.metrics import METRICS
+from cifar_lightning.callbacks.timing import Timing
+from cifar_lightning.config import hyperparameters, with_findings
+from cifar_lightning.metrics import METRICS, epoch_metrics
+from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.private import add_summary
 from cifar_lightning.runs import flatten
+from cifar_lightning.settings import is_setting
 
 __all__ = ["RunLogger", "TensorBoardRecords", "table_row"]
 
 # HPARAMS opens with the first five columns of the alphabet: fit_seconds, these three and val/acc.
 FIRST_COLUMNS = ("test/acc", "test/ece", "train/loss")
-# Options that say where and how to work, not what to learn.
-LEFT_OUT = ("data.root", "data.download", "data.eval_batch_size")
-LEFT_OUT_OF_OPTIMIZERS = (".foreach", ".fused", ".differentiable", ".maximize", ".capturable")
 
 
 class RunLogger(TensorBoardLogger):
-    """Lightning's logger without the curve of the epoch number, which is no result and runs backwards after a test."""
+    """Lightning's logger without the curve of the epoch number, which runs backwards after a test."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Writes scalars; Lightning's own calls whatever goes wrong, a full disk too, a value that cannot be logged."""
+        """Write scalars; Lightning's own reports any error, a full disk too, as a value that cannot be logged."""
         for name, value in metrics.items():
             if name != "epoch":
                 self.experiment.add_scalar(name, value, step)
 
     @rank_zero_only
     def save(self) -> None:
-        """Flushes; Lightning's own writes an `hparams.yaml` as well, where `config.yaml` says it all."""
+        """Flush; Lightning's own also writes `hparams.yaml`, which `config.yaml` replaces."""
         self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Flushes and closes; after a failure without another one, which would hide the first."""
+        """Flush and close; after a failure, do not raise a second error, which would hide the first."""
         with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
             super().finalize(status)
 
@@ -64,22 +62,24 @@ def table_row(options: dict[str, Any]) -> dict[str, float | str]:
     """
     row: dict[str, float | str] = {}
     for name, value in flatten(options, short_classes=True).items():
-        if name in LEFT_OUT or (".optimizer." in name and name.endswith(LEFT_OUT_OF_OPTIMIZERS)):
-            continue
-        row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+        if is_setting(name):
+            row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return row
 
 
 class TensorBoardRecords(Callback):
-    """Writes the configuration as text, the graph of the network, and hyperparameters with their final metrics.
+    """Log the configuration as text, the graph of the network, and hyperparameters with final metrics.
 
     Args:
-        config: the configuration of the run as YAML.
+        config: Configuration of the run, as YAML.
+        timing: Clocks of the trainer.
     """
 
-    def __init__(self, config: str) -> None:
+    repeats_train_end = True
+
+    def __init__(self, config: str, timing: Timing) -> None:
         self.config = config
-        self._started = 0.0
+        self.timing = timing
 
     def _writer(self, trainer: Trainer) -> SummaryWriter | None:
         for logger in trainer.loggers if trainer.is_global_zero else ():
@@ -87,40 +87,38 @@ class TensorBoardRecords(Callback):
                 return logger.experiment
         return None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes text, graph, and hyperparameters."""
-        self._started = time.monotonic()
+    def on_train_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Log text, graph, and hyperparameters."""
         if (writer := self._writer(trainer)) is None:
             return
         config = with_findings(self.config, trainer)
-        # Four spaces make a code block in Markdown, where a fence would need the text to hold none.
+        # Four spaces make a code block in Markdown, also where the text holds a fence.
         writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
-        model = as_classifier(pl_module)
         # The hooks of that profiler cannot be copied.
         if not isinstance(trainer.profiler, PyTorchProfiler):  # type: ignore[attr-defined]  # set by a connector
-            # A copy, which has no compiled call, and evaluating: tracing must not move any statistic.
+            # A copy has no compiled call; in eval mode, tracing changes no statistics.
             with torch.no_grad():
-                image = model.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=model.device))
-                writer.add_graph(copy.deepcopy(model.net).eval(), image)
-        # Not the logger's own log_hyperparams: it describes an experiment of one run, and TensorBoard then shows the
-        # hyperparameters of one run for all. Without that, it merges the runs and shows what differs first.
-        params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in model.parameters())}
+                image = pl_module.normalize(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=pl_module.device))
+                writer.add_graph(copy.deepcopy(pl_module.net).eval(), image)
+        # The logger's own log_hyperparams describes an experiment of one run, and TensorBoard then shows the
+        # hyperparameters of one run for all. Without it, TensorBoard merges the runs and shows what differs first.
+        params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in pl_module.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             add_summary(writer, summary)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the final metrics of the training: of the checkpoint that is kept where one was chosen by them."""
+    def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Log the final metrics of the training; the monitored metric is that of the best checkpoint."""
         best = {}
         callback = trainer.checkpoint_callback
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             best = {callback.monitor: float(callback.best_model_score)}
-        seconds = {"fit_seconds": time.monotonic() - self._started} if self._started else {}
-        self._final(trainer, trainer.global_step, best, **seconds)
+        seconds = self.timing.stage_seconds
+        self._final(trainer, trainer.global_step, best, **({} if seconds is None else {"fit_seconds": seconds}))
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the metrics of the test."""
-        self._final(trainer, as_classifier(pl_module).trained_steps, {})
+    def on_test_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Log the metrics of the test."""
+        self._final(trainer, pl_module.trained_steps, {})
 
     def _final(self, trainer: Trainer, step: int, best: dict[str, float], **more: float) -> None:
         if (writer := self._writer(trainer)) is None:

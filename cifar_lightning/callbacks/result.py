@@ -1,23 +1,24 @@
-"""`result.json`: what a run was and what came out of it."""
+"""`config.yaml` and `result.json` of a run."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from cifar_lightning import environment
 from cifar_lightning.analysis.cost import depth, flops_per_image
-from cifar_lightning.callbacks.context import as_classifier, data_of, epoch_metrics, with_findings
 from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
-from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
-from cifar_lightning.data.loader import Batch
+from cifar_lightning.callbacks.finite import NotFiniteError
+from cifar_lightning.callbacks.timing import Timing
+from cifar_lightning.config import with_findings
+from cifar_lightning.data.datamodule import data_of
 from cifar_lightning.files import write_text_atomic
 from cifar_lightning.imports import keep_source
+from cifar_lightning.metrics import epoch_metrics
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.processes import Interrupted
 from cifar_lightning.runs import COMPLETED, CONFIG, FAILED, INTERRUPTED, Run, write_result
@@ -31,37 +32,35 @@ class RunResult(Callback):
     "fit", "validate" and "test" have an entry each in `result.json`. A training that continues a run changes neither
     file before it has saved a checkpoint.
 
-    The time of a stage is that of its work, without imports and reading the data.
+    The time of a stage does not include imports and reading the data.
 
     Args:
-        run: the run folder.
-        name: name of the run.
-        seed: seed of the run.
-        config: configuration of the run, as YAML.
-        continues: whether the training goes on in the folder of the checkpoint that it starts from.
+        run: Run folder.
+        name: Name of the run.
+        seed: Seed of the run.
+        config: Configuration of the run, as YAML.
+        timing: Clocks of the trainer.
+        continues: Whether the training continues in the folder of the checkpoint that it starts from.
     """
 
-    def __init__(self, run: Path, name: str, seed: int, config: str, continues: bool = False) -> None:
+    repeats_train_end = True
+
+    def __init__(self, run: Path, name: str, seed: int, config: str, timing: Timing, continues: bool = False) -> None:
         self.run = run
         self.name = name
         self.seed = seed
         self.config = config
         self.continues = continues
+        self.timing = timing
         self._recorded = False
-        self._clock = 0.0
-        self._images = 0
         self._first_epoch = 0
-
-    def _start(self) -> None:
-        self._clock = time.monotonic()
-        self._images = 0
 
     def _write(self, trainer: Trainer, model: ImageClassifier, stage: str, entry: dict[str, Any], **top: Any) -> None:
         if not trainer.is_global_zero:
             return
-        seconds = time.monotonic() - self._clock if self._images else None  # None: an earlier process did the work
+        seconds = self.timing.stage_seconds
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        images = self._images * trainer.world_size
+        images = self.timing.images * trainer.world_size
         entry |= {
             "seconds": seconds and round(seconds, 3),
             "images_per_second": seconds and round(images / seconds, 1),
@@ -87,61 +86,26 @@ class RunResult(Callback):
 
     @staticmethod
     def _made_with() -> dict[str, Any]:
-        """What the training ran with; a test on another machine changes nothing about that."""
+        """Return what the training ran with; a test on another machine does not change that."""
         return {
             "git_commit": environment.git_commit(),
             "versions": environment.versions(),
             "hardware": environment.hardware(),
         }
 
-    def _count(self, batch: Batch) -> None:
-        self._images += len(batch.labels)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Counts the images."""
-        self._count(batch)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Counts the images of `validate`; those inside a training are no part of its rate."""
-        if trainer.state.fn == "validate":
-            self._count(batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Counts the images."""
-        self._count(batch)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Notes when the run started."""
+    def setup(self, trainer: Trainer, pl_module: ImageClassifier, stage: str) -> None:
+        """Keep the time at which the run started."""
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of the training, and write the configuration of a new run."""
-        self._start()
+    def on_train_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Write the configuration of a new run."""
         self._first_epoch = trainer.current_epoch
         if not self.continues:
             self._write_config(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: ImageClassifier, checkpoint: dict[str, Any]) -> None:
         """Write the configuration of a continued run once there is something that was trained with it."""
-        if not self._recorded and self._images:
+        if not self._recorded and self.timing.images:
             self._write_config(trainer)
             if trainer.is_global_zero:
                 write_result(self.run, status=None, stopped_by=None, error=None, diverged=None)
@@ -152,10 +116,10 @@ class RunResult(Callback):
             keep_source(self.run)
             write_text_atomic(self.run / CONFIG, with_findings(self.config, trainer))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Write the entry "fit" and the status."""
         found = ending(trainer) or Ending(COMPLETED)
-        cut_short = self._images > 0 and not trainer.is_last_batch  # by max_steps
+        cut_short = self.timing.images > 0 and not trainer.is_last_batch  # by max_steps
         everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         entry = {
             "metrics": _floats(trainer, ("train/", "val/")),
@@ -163,13 +127,13 @@ class RunResult(Callback):
             "steps": trainer.global_step,
             "resumed_from_epoch": self._first_epoch or None,
             "best": _best(trainer),
-            "skipped_steps": sum(c.skipped for c in everyone if isinstance(c, FiniteCheck)),
+            "skipped_steps": sum(getattr(callback, "skipped_steps", 0) for callback in everyone),
         }
         about = {"status": found.status, "stopped_by": found.stopped_by, "error": None, "diverged": None}
-        self._write(trainer, as_classifier(pl_module), "fit", entry, **about)
+        self._write(trainer, pl_module, "fit", entry, **about)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Mark a training that broke off; one that continued a run and saved nothing leaves that as it was."""
+    def on_exception(self, trainer: Trainer, pl_module: ImageClassifier, exception: BaseException) -> None:
+        """Record an error or a stop. A continued training that has saved nothing changes nothing."""
         nothing_new = self.continues and not self._recorded
         if not trainer.is_global_zero or trainer.state.fn != "fit" or nothing_new:
             return
@@ -184,39 +148,24 @@ class RunResult(Callback):
             with contextlib.suppress(OSError):  # on a full disk, the message is about the first file that did not fit
                 write_result(self.run, name=self.name, seed=self.seed, **about)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of `validate`; validation inside a training is part of the training."""
-        if trainer.state.fn == "validate":
-            self._start()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the entry "validate"."""
-        if trainer.state.fn == "validate":
-            model = as_classifier(pl_module)
-            entry = {
-                "metrics": _floats(trainer, ("val/",)),
-                "tta": model.tta,
-                "confusion": model.confusion["val"].tolist(),
-            }
-            self._write(trainer, model, "validate", entry)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of `test`."""
-        self._start()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the entry "test"."""
-        model = as_classifier(pl_module)
+    def on_evaluation_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Write the entry "validate" or "test"."""
+        stage = trainer.state.fn
+        if stage is None or stage == "fit":
+            return
+        model, split = pl_module, "val" if stage == "validate" else "test"
         entry = {
-            "metrics": _floats(trainer, ("test/",)),
+            "metrics": _floats(trainer, (f"{split}/",)),
             "tta": model.tta,
-            "confusion": model.confusion["test"].tolist(),
+            "confusion": model.confusion[split].tolist(),
         }
-        self._write(trainer, model, "test", entry)
+        self._write(trainer, model, stage.value, entry)
+
+    on_validation_end = on_test_end = on_evaluation_end  # type: ignore[assignment]
 
 
 def _floats(trainer: Trainer, prefixes: tuple[str, ...]) -> dict[str, float]:
-    """Epoch metrics of some splits."""
+    """Return the epoch metrics of some splits."""
     return {k: v for k, v in epoch_metrics(trainer).items() if k.startswith(prefixes)}
 
 

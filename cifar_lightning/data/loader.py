@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from cifar_lightning import CLASSES
 from cifar_lightning.data.augment import Augmentation, apply_draws, draw_epoch, resize
 from cifar_lightning.seeding import generator
 
-__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "stretch_over_epochs"]
+__all__ = ["Batch", "BatchLoader", "batch_bounds", "check_batch", "gathered", "stretch_over_epochs"]
 
 
 class Batch(NamedTuple):
@@ -23,11 +24,14 @@ class Batch(NamedTuple):
         images: uint8 (B, 3, 32, 32), or smaller in an epoch of smaller images.
         labels: int64 (B,).
         indices: int64 (B,), the positions of the images in their split.
+        weight: Factor on the mean loss of the batch, with which the mean over the batches of an optimizer step is the
+            mean over its images; 1 if all of them have the same size.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
+    weight: float = 1.0
 
 
 def check_batch(batch: object) -> None:
@@ -39,10 +43,10 @@ def check_batch(batch: object) -> None:
     problems = []
     if not isinstance(batch, Batch):
         problems.append(f"it is a {type(batch).__name__}, not a cifar_lightning.data.loader.Batch")
-    elif others := [name for name, value in batch._asdict().items() if not isinstance(value, Tensor)]:
+    elif others := [name for name in ("images", "labels", "indices") if not isinstance(getattr(batch, name), Tensor)]:
         problems.append(f"{', '.join(others)} are not tensors")
     else:
-        images, labels, indices = batch
+        images, labels, indices, _ = batch
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             problems.append(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 (B, 3, height, width)")
         if labels.dtype != torch.int64 or labels.ndim != 1:
@@ -50,17 +54,28 @@ def check_batch(batch: object) -> None:
         elif len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
             problems.append(f"labels go from {labels.min()} to {labels.max()}, not from 0 to {len(CLASSES) - 1}")
         if not images.shape[:1] == labels.shape[:1] == indices.shape:
-            sizes = ", ".join(f"{tuple(value.shape[:1])} {name}" for name, value in batch._asdict().items())
+            sizes = ", ".join(
+                f"{tuple(value.shape[:1])} {name}" for name, value in zip(batch._fields[:3], batch[:3], strict=True)
+            )
             problems.append(f"the numbers differ: {sizes}")
     if problems:
         raise ValueError(f"Expected the data loader to yield batches of CIFAR-10, got one where {'; '.join(problems)}.")
 
 
-def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, int]]:
-    """Divide n samples into steps, and each step between the processes.
+class Bounds(NamedTuple):
+    """Place of a batch in the order of an epoch, and its `Batch.weight`."""
 
-    Every sample is in exactly one batch of one process, all processes take the same number of steps, and batch sizes
-    differ by at most one: no step is small, dropped, or padded with samples that count twice.
+    first: int
+    last: int
+    weight: float
+
+
+def batch_bounds(n: int, batch_size: int, rank: int, world_size: int, accumulate: int = 1) -> list[Bounds]:
+    """Divide n samples into optimizer steps, and each step into batches.
+
+    Every sample is in exactly one batch of one process, and all processes take the same number of batches. Steps differ
+    by at most one sample, and so do the batches of a step: none is small, dropped, or padded with samples that count
+    twice. The samples of a step are the same however it is divided into batches and processes.
 
     Args:
         n: number of samples.
@@ -68,21 +83,25 @@ def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tu
             without a sample.)
         rank: this process, in [0, world_size).
         world_size: number of processes.
+        accumulate: batches of each process in an optimizer step.
 
     Returns:
-        For each step, the first position of this process's samples, and the last plus one.
+        For each batch of this process, the first position of its samples, the last plus one, and its weight.
 
     Raises:
-        ValueError: if there are fewer samples than processes.
+        ValueError: if there are fewer samples than batches in a step.
     """
-    if n < world_size:
-        raise ValueError(f"Expected at least one image for each of the {world_size} processes, got {n} images.")
-    steps = min(-(-n // (batch_size * world_size)), n // world_size)
+    parts = world_size * accumulate
+    if n < parts:
+        what = f"each of the {world_size} processes" if accumulate == 1 else f"each of the {parts} batches of a step"
+        raise ValueError(f"Expected at least one image for {what}, got {n} images.")
+    steps = min(-(-n // (batch_size * parts)), n // parts)
     bounds = []
     for step in range(steps):
-        first, last = step * n // steps, (step + 1) * n // steps
-        size = last - first
-        bounds.append((first + rank * size // world_size, first + (rank + 1) * size // world_size))
+        start, size = step * n // steps, (step + 1) * n // steps - step * n // steps
+        for part in range(rank, parts, world_size):
+            first, last = part * size // parts, (part + 1) * size // parts
+            bounds.append(Bounds(start + first, start + last, (last - first) * parts / size))
     return bounds
 
 
@@ -119,9 +138,10 @@ class BatchLoader:
         seed: seed of the order and the augmentations.
         rank: this process.
         world_size: number of processes that share the images.
+        accumulate: batches of each process in an optimizer step.
 
     Raises:
-        ValueError: if there are fewer images than processes.
+        ValueError: if there are fewer images than batches in a step.
     """
 
     batch_sampler = None
@@ -140,6 +160,7 @@ class BatchLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -151,7 +172,7 @@ class BatchLoader:
         self.epoch = 0
         self._done = 0
         self._resume: dict[str, int] = {}
-        self._bounds = batch_bounds(len(labels), batch_size, rank, world_size)
+        self._bounds = batch_bounds(len(labels), batch_size, rank, world_size, accumulate)
 
     @property
     def sampler(self) -> BatchLoader:
@@ -202,11 +223,32 @@ class BatchLoader:
         order = order.to(device)
         resumed, self._resume = self._resume, {}
         start = resumed["done"] if resumed.get("epoch") == self.epoch else 0
-        for done, (first, last) in enumerate(self._bounds[start:], start + 1):
+        for done, (first, last, weight) in enumerate(self._bounds[start:], start + 1):
             self._done = done
             indices = order[first:last]
             images = self.images.index_select(0, indices)
             images = apply_draws(images, self.augmentations, draws, slice(first, last))
             if self.image_size is not None:
                 images = resize(images, self.image_size)
-            yield Batch(images, self.labels.index_select(0, indices), indices)
+            yield Batch(images, self.labels.index_select(0, indices), indices, weight)
+
+
+def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Gather the outputs for the batches of all processes on the CPU, in the order of the split.
+
+    Every process has to call it.
+
+    Args:
+        trainer: The trainer.
+        batches: For each batch of this process the indices (B,) of its images in their split, and other rows (B, ...).
+
+    Returns:
+        The indices (N,) and the other rows (N, ...); an empty list if there was no batch.
+    """
+    mine = [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]
+    if trainer.world_size > 1:
+        everyone: list[list[Tensor]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(everyone, mine)
+        mine = [torch.cat(parts) for parts in zip(*(parts for parts in everyone if parts), strict=True)]
+    order = mine[0].argsort() if mine else None
+    return [part[order] for part in mine]

@@ -150,10 +150,6 @@ class Examination:
     @cached_property
     def evaluated(self) -> Evaluated:
         """What the figures show."""
-        calibration = self.calibration
-        diagrams = {"as trained": calibration.before}
-        if calibration.after is not None:
-            diagrams[f"at temperature {calibration.temperature:.2f}"] = calibration.after
         return Evaluated(
             net=self.net,
             normalize=self.run.model.normalize,
@@ -163,7 +159,6 @@ class Examination:
             run=self.name,
             where=self.where,
             gallery_images=self.gallery_images,
-            diagrams=diagrams,
         )
 
     @property
@@ -224,16 +219,11 @@ class Examination:
         return introspection.layers(self.net)
 
     @cached_property
-    def example(self) -> int:
-        """The image to draw feature maps of: the first that the network gets right, or else the first."""
-        return int(self.correct[0]) if len(self.correct) else 0
-
-    @cached_property
-    def feature_maps(self) -> dict[str, Tensor]:
-        """Output of each layer for the example, (units,) or (channels, h, w); without layers of other outputs."""
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of the output of each layer for one image: (units,) or (channels, h, w). Others are left out."""
         with torch.inference_mode():
-            outputs = layer_outputs(self.net, self.layers, self.inputs(torch.tensor([self.example])))[1]
-        return {name: output[0].float().cpu() for name, output in outputs.items()}
+            outputs = layer_outputs(self.net, self.layers, self.inputs(torch.tensor([0])))[1]
+        return {name: tuple(output.shape[1:]) for name, output in outputs.items()}
 
     @cached_property
     def layer_statistics(self) -> dict[str, LayerStatistics]:
@@ -246,7 +236,7 @@ class Examination:
     def costs(self) -> dict[str, LayerCost]:
         """Parameters, operations and time of each layer in a forward pass, and of the rest of the network."""
         with torch.inference_mode():
-            return layer_costs(self.net, {name: self.layers[name] for name in self.feature_maps}, self._measured)
+            return layer_costs(self.net, {name: self.layers[name] for name in self.layer_shapes}, self._measured)
 
     @cached_property
     def probes(self) -> dict[str, float]:
@@ -289,7 +279,7 @@ class Examination:
 
         It looks at the deepest layer whose feature maps have at least 6×6 pixels; None if there is no such layer.
         """
-        spatial = [name for name, maps in self.feature_maps.items() if maps.ndim == 3 and maps.shape[1] >= CAM_SIDE_PX]
+        spatial = [name for name, shape in self.layer_shapes.items() if min(shape[1:], default=0) >= CAM_SIDE_PX]
         if not spatial:
             return None
         targets = self.predictions[rows].to(self.device)

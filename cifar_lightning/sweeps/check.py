@@ -132,7 +132,7 @@ def measure(parts: CifarCLI, threads: int, estimate: bool) -> Cost:
     sizes = stretch_over_epochs(parts.datamodule.image_sizes, epochs)
     # Small images cost in proportion to their pixels.
     share = statistics.fmean((size / 32) ** 2 for size in sizes) if sizes else 1.0
-    every = config.trainer.accumulate_grad_batches
+    every = parts.datamodule.accumulated_batches(trainer.world_size, config.trainer.accumulate_grad_batches)
     seconds = step_seconds(parts, threads, every) / every * len(loader) * epochs * share
     return Cost(**cost, seconds=seconds / trainer.world_size)
 
@@ -145,6 +145,8 @@ def step_seconds(parts: CifarCLI, threads: int, every: int) -> float:
     model = parts.model.to(device).train()
     optimizer = model.make_optimizer()
     precision = parts.trainer.precision_plugin.forward_context
-    times = time_steps(model, optimizer, parts.datamodule.batch_size, device, precision, STEPS)
+    times = time_steps(
+        model, optimizer, parts.datamodule.images_per_batch(parts.trainer.world_size), device, precision, STEPS
+    )
     torch.set_num_threads(before)
     return statistics.median(every * time.passes + time.update for time in times)

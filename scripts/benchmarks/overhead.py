@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, run
+from cifar_lightning.callbacks.memory import keep_freed_memory
 from cifar_lightning.cli import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
-from cifar_lightning.memory import keep_freed_memory
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import Run
 
@@ -47,7 +47,7 @@ def bare_loop(args: list[str]) -> float:
         model.net.compile()
     optimizer = model.make_optimizer()
     peaks = [group["lr"] for group in optimizer.param_groups]
-    every, epochs = trainer.accumulate_grad_batches, trainer.max_epochs
+    every, epochs = data.accumulated_batches(1, trainer.accumulate_grad_batches), trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)
     warmup, total, step = round(model.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs, 0
     started = time.perf_counter()
