@@ -32,7 +32,7 @@ def comparison(exams: Sequence[Examination]) -> Section:
     rows = []
     for exam in exams:
         gap = generalisation_gap(exam.history)
-        seconds = exam.result.get("fit", {}).get("seconds")
+        seconds = exam.run.result.get("fit", {}).get("seconds")
         rows.append(
             [
                 exam.name,
