@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.analysis.activations import evaluating
 
-__all__ = ["LayerCost", "depth", "flops_per_image", "layer_costs"]
+__all__ = ["LayerCost", "StepTime", "depth", "flops_per_image", "layer_costs", "time_steps"]
 
 
 def flops_per_image(net: nn.Module) -> int:
@@ -130,3 +133,50 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class StepTime(NamedTuple):
+    """Seconds of one training step.
+
+    Attributes:
+        passes: forward and backward.
+        update: of the optimizer.
+    """
+
+    passes: float
+    update: float
+
+
+def time_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[object]],
+    steps: int,
+    uncounted: int = 1,
+) -> list[StepTime]:
+    """Time training steps of a classifier of 32x32 images on one random batch, outside of any trainer.
+
+    Args:
+        model: returns logits of uint8 images of shape (n, 3, 32, 32); on the device.
+        optimizer: of its parameters.
+        batch_size: images of a step.
+        device: to train on.
+        precision: returns the context of a forward pass, such as autocast.
+        steps: the number of steps that count.
+        uncounted: steps before those, in which memory is allocated and kernels are chosen.
+    """
+    images = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 10, (batch_size,), device=device)
+    times = []
+    for _ in range(uncounted + steps):
+        started = clock(device)
+        with precision():
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        between = clock(device)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(StepTime(between - started, clock(device) - between))
+    return times[uncounted:]
