@@ -105,8 +105,8 @@ def plot_feature_maps(
 ) -> Figure:
     """Draw each image, and below it the feature maps of each layer that vary most over it.
 
-    Every map is scaled from its minimum (dark) to its maximum (light). The outputs of a fully connected layer are drawn
-    as a strip of all units, in falling order.
+    Every map is scaled from its minimum (dark) to its maximum (light). Outputs of one value per unit,
+    as those of fully connected layers, are drawn as a strip of all units, in falling order.
 
     Args:
         images: B images by name, uint8 (3, H, W).
@@ -123,7 +123,8 @@ def plot_feature_maps(
         label(axes, image_name, maps)
         for name, batch in outputs.items():
             axes, output = next(all_axes), batch[index].detach().float().cpu()
-            if output.ndim == 1:
+            if output.ndim == 1 or output[0].numel() == 1:
+                output = output.flatten()
                 units = output.sort(descending=True).values[None].numpy()
                 axes.imshow(units, extent=(0, maps, 0, 1), cmap="gray", interpolation="nearest")
                 label(axes, f"{name}\n{len(output)} units", maps)

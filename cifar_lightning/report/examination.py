@@ -287,7 +287,8 @@ class Examination:
 
     def image_set(self, split: str) -> ImageSet:
         """Return the images of "train", "val" or "test"."""
-        self.data.setup("test" if split == "test" else "fit")
+        if getattr(self.data, split) is None:
+            self.data.setup("test" if split == "test" else "fit")
         return cast(ImageSet, getattr(self.data, split))
 
     def inputs(self, rows: Tensor) -> Tensor:

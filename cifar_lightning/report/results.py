@@ -49,7 +49,8 @@ def result(exam: Examination) -> Section:
     text = f"{type(exam.net).__name__} with {exam.parameters:,} parameters, seed {recorded.get('seed', 'unknown')}"
     fit = recorded.get("fit", {})
     if "seconds" in fit:
-        text += f", trained for {fit.get('epochs', '?')} epochs in {fit['seconds']:,.0f} s"
+        epochs = fit.get("epochs", "?")
+        text += f", trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} in {fit['seconds']:,.0f} s"
     text += f". This report evaluates it on {exam.where} without test-time augmentation."
     if exam.is_synthetic:
         text += " SYNTHETIC images are rendered shapes: their numbers say nothing about CIFAR-10."
