@@ -65,7 +65,7 @@ def test_bounds_divide_the_samples_evenly(n, batch_size, world_size):
         with pytest.raises(ValueError, match=f"one image for each of the {world_size} processes, got {n} images"):
             batch_bounds(n, batch_size, 0, world_size)
         return
-    ranks = [batch_bounds(n, batch_size, rank, world_size) for rank in range(world_size)]
+    ranks = [[bounds[:2] for bounds in batch_bounds(n, batch_size, rank, world_size)] for rank in range(world_size)]
     steps = {len(bounds) for bounds in ranks}
     assert len(steps) == 1
     assert steps.pop() <= -(-n // (batch_size * world_size))
@@ -75,6 +75,21 @@ def test_bounds_divide_the_samples_evenly(n, batch_size, world_size):
     assert min(sizes) >= 1
     # One image per process and step is impossible if the last step would leave a process without an image.
     assert max(sizes) <= (2 if batch_size == 1 and n % world_size else batch_size)
+
+
+@given(n=st.integers(1, 300), images=st.integers(1, 20), parts=st.integers(1, 8))
+def test_weights_make_the_mean_over_batches_the_mean_over_images(n, images, parts):
+    if n < parts:
+        with pytest.raises(ValueError, match=f"each of the {parts} batches of a step, got {n} images|processes"):
+            batch_bounds(n, images, 0, 1, parts)
+        return
+    losses = [float(i**2 % 7) for i in range(n)]
+    bounds = batch_bounds(n, images, 0, 1, parts)
+    for i in range(0, len(bounds), parts):
+        step = bounds[i : i + parts]
+        seen = losses[step[0].first : step[-1].last]
+        means = [weight * sum(losses[first:last]) / (last - first) for first, last, weight in step]
+        assert sum(means) / parts == pytest.approx(sum(seen) / len(seen))
 
 
 @pytest.mark.parametrize(

@@ -53,17 +53,23 @@ class LayerCost:
 def layer_costs(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, rounds: int = 5
 ) -> dict[str, LayerCost]:
-    """Return the cost of each layer, and that of everything else as "rest".
+    """Measure the network from the end of one layer to the end of the next, and what follows the last as "rest".
 
-    The cost of a layer that contains others of these layers (a stage and its convolutions) excludes theirs.
+    So a layer that contains others (a stage and its convolutions) excludes their cost, and an activation
+    includes the convolution before it. A layer that is called several times ends with the last call. Parameters count
+    once.
 
     Args:
         net: from images to logits, in eval mode.
-        layers: modules of the network by name, in the order in which they end.
+        layers: modules of the network by name. Those that are not called are left out.
         images: float (B, 3, H, W), the input of the network.
         rounds: passes to take the median time of, after one to warm up.
+
+    Returns:
+        Costs by name, in the order in which the layers end.
     """
     n = len(images)
+    params = differences(watched_parameters(net, layers, images[:1]))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         ends = watched(net, layers, images, counter.get_total_flops)
     flops = differences(ends)
@@ -74,14 +80,24 @@ def layer_costs(
         for name, value in differences(ends).items():
             if index:
                 times[name].append(value)
-    seen: set[int] = set()
-    costs = {}
-    for name, module in (*layers.items(), ("rest", net)):
-        own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
-        seen |= {id(parameter) for parameter in own}
-        params = sum(parameter.numel() for parameter in own)
-        costs[name] = LayerCost(params, round(flops[name] / n), median(times[name]) / n)
-    return costs
+    return {name: LayerCost(round(params[name]), round(flops[name] / n), median(times[name]) / n) for name in flops}
+
+
+def watched_parameters(net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, float]:
+    """Return the numbers of parameters of the modules that have been called, read as in `watched`."""
+    called: dict[int, int] = {}
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        called.update((id(parameter), parameter.numel()) for parameter in module.parameters())
+
+    hooks = [module.register_forward_hook(count) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            readings = watched(net, layers, images, lambda: sum(called.values()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return readings | {"rest": sum(parameter.numel() for parameter in net.parameters())}
 
 
 def watched(
@@ -92,13 +108,14 @@ def watched(
 
     def reader(name: str) -> Callable[[nn.Module, object, object], None]:
         def read(module: nn.Module, inputs: object, output: object) -> None:
+            readings.pop(name, None)  # the last call counts, and stands last
             readings[name] = gauge()
 
         return read
 
     hooks = [module.register_forward_hook(reader(name)) for name, module in layers.items()]
     try:
-        net(images)
+        net.forward(images)  # not the compiled call, which would be compiled anew for the hooks
     finally:
         for hook in hooks:
             hook.remove()
