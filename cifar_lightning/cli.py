@@ -1,8 +1,9 @@
-"""The command line: LightningCLI with a run folder, configurations from runs, and errors without tracebacks."""
+"""`fit`, `validate`, `test` and `predict`: LightningCLI with run folders and configurations of runs."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
@@ -10,8 +11,9 @@ from typing import Any, get_type_hints
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -28,6 +30,7 @@ from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.steps import StepCurves, StepSeed
 from cifar_lightning.callbacks.timing import Timing
+from cifar_lightning.commands import COMMANDS
 from cifar_lightning.config import (
     CALLBACK_DEFAULTS,
     TRAINER_DEFAULTS,
@@ -45,64 +48,110 @@ from cifar_lightning.metrics import METRICS
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
-from cifar_lightning.rendezvous import explaining_a_lost_process, meet_on_loopback
+from cifar_lightning.rendezvous import rendezvous_on_loopback, report_lost_process
 from cifar_lightning.trainer_options import check_trainer, progress_callbacks, run_profiler, script_strategy
-from cifar_lightning.usage.parser import Parser, check_command, parse_line
+from cifar_lightning.usage.items import given_options
+from cifar_lightning.usage.parser import Parser, parse_line
 from cifar_lightning.usage.typehints import classes_of, import_path
 
-__all__ = ["CifarCLI", "Parts"]
+__all__ = ["CifarCLI", "run_trainer"]
 
-DESCRIPTION = (
-    "Train and evaluate networks on CIFAR-10. More commands, each with a --help of its own: `report --run FOLDER` "
-    "shows what a run learned, `predict --run FOLDER --images PATH...` says what is in your own pictures, and `export "
-    "--run FOLDER` writes the network for other programs."
-)
+CALLBACKS = {
+    "checkpoint": RunCheckpoint,
+    "early_stopping": EarlyStopping,
+    "figures": FigureLogger,
+    "layers": LayerLogger,
+    "finite": FiniteCheck,
+}
+"""Callbacks with a group of options of their own."""
+NO_OPTIONS = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+"""Arguments of the trainer's methods that are no options of the command line."""
+FIXED: dict[str, dict[str, Any]] = {
+    "fit": {},
+    "validate": {"verbose": False},
+    "test": {"verbose": False},
+    "predict": {"return_predictions": False},
+}
+"""Arguments of the trainer's methods that are always the same. `weights_only` stays at its default: checkpoints are
+loaded as tensors and plain values."""
 
 
-class CifarCLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict` for any `ImageClassifier` on CIFAR-10.
+def run_trainer(args: list[str]) -> int:
+    """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: the command line without the program's name.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        ValueError: for options that are wrong, or do not fit each other, the data or the run.
+    """
+    cli = CifarCLI(args)
+    run = cli.run()
+    if cli.tests and run is not None:
+        CifarCLI(["test", f"--run={run}"]).run()
+    return 0
+
+
+class CifarCLI(LightningCLI):
+    """The model, the data and the trainer of a command line. `run` runs its command.
+
+    Args:
+        args: the command line without the program's name.
+
+    Attributes:
+        command: "fit", "validate", "test" or "predict".
+        ckpt_path: the checkpoint to load; None for none.
+        run_folder: the run to write into; None for a trial run (`trainer.fast_dev_run`), which writes nothing.
+        tests: whether `test` follows.
     """
 
     def __init__(self, args: list[str]) -> None:
+        self.command = next(str(item.value) for item in given_options(args) if not item.option)
+        self.ckpt_path: Path | None = None
         self.run_folder: Path | None = None
+        self.continues = False
         self.progress = runs.Progress(0, -1, {})  # of the checkpoint to start from
         self.nothing_left = ""
         if process_rank():
-            end_with_parent()  # else it would wait for the others long after the first process is gone
+            end_with_parent()  # otherwise it would wait for the others after the first process has ended
         imports.allow([])
-        try:
+        with self._releasing():
             super().__init__(
                 ImageClassifier,
                 CIFAR10DataModule,
                 subclass_mode_model=True,
                 save_config_callback=None,
                 parser_class=Parser,
+                parser_kwargs={
+                    "prog": f"cifar-lightning {self.command}",
+                    "description": COMMANDS[self.command].help,
+                },
                 trainer_defaults=TRAINER_DEFAULTS,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 # Checkpoints name no classes: configurations come from files, weights from checkpoints.
                 load_from_checkpoint_support=False,
-                parser_kwargs={"prog": "cifar-lightning", "description": DESCRIPTION},
+                run=False,
                 args=args,
             )
+
+    @contextlib.contextmanager
+    def _releasing(self) -> Iterator[None]:
+        """Remove the folder of a new run that is still empty when an error ends the block."""
+        try:
+            yield
         except BaseException:
             if self.run_folder is not None and process_rank() == 0:
                 runs.release_if_empty(self.run_folder)
             raise
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommands, each with the trainer's arguments that are no options of the command line."""
-        own = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-        # Checkpoints are loaded as tensors and plain values, whatever anybody asks.
-        fixed = {"weights_only", "verbose", "return_predictions"}
-        return dict.fromkeys(("fit", "validate", "test", "predict"), own | fixed)
+    # ---- options -----------------------------------------------------------------------------------------------------
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options that belong to the run as a whole."""
+        """Add the options of the run as a whole."""
         parser.add_argument(
             "--seed_everything",
             type=int,
@@ -129,73 +178,75 @@ class CifarCLI(LightningCLI):
             help="Optimizer steps between two checkpoints inside an epoch, for long ones; 0 for none. Every epoch ends "
             "with one anyway.",
         )
+        if self.command == "fit":
+            parser.add_argument(
+                "--test",
+                type=bool,
+                nargs="?",
+                const=True,
+                default=False,
+                help="Test the best weights after the training (the last ones where it had no validation).",
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the callbacks that have a group of options of their own, and the links."""
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(FigureLogger, "figures")
-        parser.add_lightning_class_args(LayerLogger, "layers")
-        parser.add_lightning_class_args(FiniteCheck, "finite")
+        """Add the callbacks with options of their own, the options of the trainer's method, and the links."""
+        for key, callback in CALLBACKS.items():
+            parser.add_class_arguments(callback, key, fail_untyped=False, sub_configs=True)
         parser.set_defaults(CALLBACK_DEFAULTS)
         parser.link_arguments("seed_everything", "data.seed")
+        fixed = NO_OPTIONS | FIXED[self.command].keys() | {"weights_only"}
+        parser.add_method_arguments(Trainer, self.command, skip={*fixed})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the command line, the configuration of `--run` before everything else."""
-        check_command(parser, args)
+        """Parse the command line, the configuration of `--run` before all other options."""
         args = with_run_config(args)
         self.config = parse_line(parser, args)
-        model = self.config[self.config.subcommand].model if self.config.subcommand else None
-        if model is not None and model.init_args.net is None:  # the configuration says which network it is
+        model = self.config.model
+        if model.init_args.net is None:  # the configuration says which network it is
             (preset,) = classes_of(get_type_hints(resolve_name(model.class_path).__init__)["net"])
             self.config = parse_line(parser, [*args, f"--model.net={import_path(preset)}"])
 
-    def _parse_ckpt_path(self) -> None:
-        """Does nothing: Lightning would let the hyperparameters in a checkpoint override the command line."""
-
     def before_instantiate_classes(self) -> None:
-        """Settles what follows from other options."""
-        config = expand_options(self.config[self.subcommand])
+        """Resolve options that depend on others (precision, inference mode), and check them."""
+        config = expand_options(self.config)
         if config.trainer.precision is None and not config.trainer.plugins:  # a plugin may bring its own
-            # Settled here, the precision is in the run's config.yaml, and another machine repeats the same numbers.
+            # Resolved here, the precision is in the run's config.yaml, and another machine repeats the same numbers.
             config.trainer.precision = native_precision(device_type(str(config.trainer.accelerator)))
-            rank_zero_info(f"Precision: {config.trainer.precision}, what this device is fastest in.")
+            rank_zero_info(f"Precision: {config.trainer.precision}, the fastest of this device.")
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
         check_nulls(config)
         check_monitors(config)
         check_numbers(config)
+        self.tests = bool(config.get("test"))
+        if self.tests and config.trainer.enable_checkpointing is False:
+            raise ValueError(
+                "Expected `trainer.enable_checkpointing` true with `test`, got false: there would be no checkpoint to "
+                "test. Leave one of the two out."
+            )
+
+    # ---- model, data and trainer -------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        """Make the data, the model and the trainer."""
+        with naming_the_option(self.config):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Makes the trainer, with the run folder and what writes into it."""
-        config = self.config[self.subcommand]
-        self.model.check_net(self.datamodule.image_sizes)
-        named_after = self.model.net if type(self.model) is ImageClassifier else self.model
-        self.name = config.name or type(named_after).__name__.removesuffix("Classifier").lower()
-        check_folder_name("name", self.name, nested=True)
-        self.ckpt_path, resumed = self._checkpoint(config)
-        if config.trainer.fast_dev_run:
-            return super().instantiate_trainer(**kwargs)  # touches nothing, so it needs no folder
-        self.config_text = recorded(self._parser(self.subcommand), config)
-        self.continues = self.subcommand == "fit" and resumed is not None and self.ckpt_path is not None
-        if resumed is not None and (self.continues or self.subcommand == "validate"):
-            check_changes(resumed, self.config_text, is_training=self.continues)
-        if resumed is not None and self.continues:
-            limits = config.trainer.max_epochs, config.trainer.max_steps
-            self.nothing_left = nothing_left(resumed, self.progress, *limits)
-        self.run_folder = resumed or self._claim(config)
-        # A killed run has drawn its curves beyond the checkpoint that it goes on from.
-        purge_step = self.progress.steps + 1 if resumed and self.subcommand == "fit" else None
-        parent, version = self.run_folder.parent, self.run_folder.name
-        own = [RunLogger(parent, name="", version=version, default_hp_metric=False, purge_step=purge_step)]
-        given = self._get(self.config_init, "trainer").logger
-        if given is False:
-            own = []
-        elif given not in (None, True):
-            own += given if isinstance(given, list) else [given]
+        """Make the trainer, with the run folder and what writes into it."""
+        self._find_place()
+        options = self.config_init.trainer
+        kwargs |= {
+            "callbacks": self._callbacks(),
+            "profiler": run_profiler(options.profiler, self.run_folder),
+            "strategy": script_strategy(options.strategy),
+        }
+        if self.run_folder is None:
+            return super().instantiate_trainer(**kwargs)
+        kwargs |= {"logger": self._loggers(self.run_folder), "default_root_dir": str(self.run_folder)}
         try:
-            trainer = super().instantiate_trainer(logger=own, default_root_dir=str(self.run_folder), **kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, TypeError) as error:
             if isinstance(error, TypeError) and "`devices`" not in str(error):
                 raise
@@ -205,119 +256,148 @@ class CifarCLI(LightningCLI):
             ) from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin may bring its own
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        check_precision(str(config.trainer.precision), trainer.strategy.root_device.type)
-        if self.subcommand == "fit":
+        check_precision(str(options.precision), trainer.strategy.root_device.type)
+        if self.command == "fit":
             self.model.check_length(trainer)
         return trainer
 
-    def _claim(self, config: Any) -> Path:
-        """The folder of a new run; only the first of several processes makes one, and the others learn of it later."""
-        if process_rank():
-            return Path(config.save_dir) / self.name / (config.version or "version")
-        return runs.claim_folder(Path(config.save_dir), self.name, config.version)
+    def _find_place(self) -> None:
+        """Find the checkpoint to load and the folder to write into; check that a continued run keeps its options."""
+        config = self.config
+        self.model.check_net(self.datamodule.image_sizes)
+        named_after = self.model.net if type(self.model) is ImageClassifier else self.model
+        self.name = config.name or type(named_after).__name__.removesuffix("Classifier").lower()
+        check_folder_name("name", self.name, nested=True)
+        self.ckpt_path, resumed = self._checkpoint()
+        if config.trainer.fast_dev_run:
+            return
+        self.config_text = recorded(self.parser, config)
+        self.continues = self.command == "fit" and resumed is not None and self.ckpt_path is not None
+        if resumed is not None and (self.continues or self.command == "validate"):
+            check_changes(resumed, self.config_text, is_training=self.continues)
+        if resumed is not None and self.continues:
+            limits = config.trainer.max_epochs, config.trainer.max_steps
+            self.nothing_left = nothing_left(resumed, self.progress, *limits)
+        # A killed run has drawn its curves beyond the checkpoint that it continues from.
+        self._purge_step = self.progress.steps + 1 if resumed and self.command == "fit" else None
+        self.run_folder = resumed or self._claim()
 
-    def _checkpoint(self, config: Any) -> tuple[Path | None, Path | None]:
-        """The checkpoint to load and the run to write into, each None where there is none."""
-        given = config.ckpt_path
-        run = Path(config.run) if config.run else None
+    def _checkpoint(self) -> tuple[Path | None, Path | None]:
+        """Return the checkpoint to load and the run to write into, each None where there is none."""
+        given = self.config.ckpt_path
+        run = Path(self.config.run) if self.config.run else None
         if run is None and given in ("best", "last"):
-            run = runs.newest_run(Path(config.save_dir) / self.name)
-        starts = self.subcommand == "fit" and given is None
+            run = runs.newest_run(Path(self.config.save_dir) / self.name)
+        starts = self.command == "fit" and given is None
         if starts and run is not None and not runs.Run(run).checkpoint_path("last").is_file():
             return None, run  # it ended before its first checkpoint, and starts again
         if run is not None and given in (None, "best", "last"):
-            given = runs.Run(run).checkpoint(given or ("last" if self.subcommand == "fit" else "best"))
+            given = runs.Run(run).checkpoint(given or ("last" if self.command == "fit" else "best"))
         if given is None:
-            if self.subcommand != "fit":
+            if self.command != "fit":
                 raise ValueError(
-                    f"Expected weights to {self.subcommand}: name a run with `--run FOLDER`, or a checkpoint with "
+                    f"Expected weights to {self.command}: name a run with `--run FOLDER`, or a checkpoint with "
                     "`--ckpt_path FILE`, `best` or `last` (of the newest run of this name)."
                 )
             return None, None
         self.progress = runs.check_checkpoint(Path(given), self.model)
         return Path(given), run
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        parsed = self.config[self.subcommand]
-        if parsed.data.val_size == 0 or config["limit_val_batches"] == 0:
-            # Nothing to watch: nothing is best, nothing stops early, and the last epoch is the result.
-            callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping | ModelCheckpoint)]
-        if config["enable_checkpointing"] is False:
-            callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
-        for callback in callbacks:
-            if isinstance(callback, RunCheckpoint) and self.run_folder is not None:
-                callback.dirpath = str((self.run_folder / runs.CHECKPOINTS).absolute())
-                callback.continues = self.continues
+    def _claim(self) -> Path:
+        """Make the folder of a new run in the first of several processes; the others receive its name later."""
+        config = self.config
+        if process_rank():
+            return Path(config.save_dir) / self.name / (config.version or "version")
+        return runs.claim_folder(Path(config.save_dir), self.name, config.version)
+
+    def _loggers(self, run: Path) -> list[Logger]:
+        """Return the TensorBoard logger of the run, and those that were given."""
+        given = self.config_init.trainer.logger
+        if given is False:
+            return []
+        own: list[Logger] = [
+            RunLogger(run.parent, name="", version=run.name, default_hp_metric=False, purge_step=self._purge_step)
+        ]
+        return own if given in (None, True) else own + (given if isinstance(given, list) else [given])
+
+    def _callbacks(self) -> list[Callback]:
+        """Return all callbacks: those that were given, those with options of their own, and what writes the run."""
+        options, run = self.config_init.trainer, self.run_folder
+        given = options.callbacks or []
+        callbacks: list[Callback] = list(given) if isinstance(given, list) else [given]
         timing = Timing()
-        if config["enable_progress_bar"] is not False:
-            callbacks += progress_callbacks(config["callbacks"], timing)
-        config["profiler"] = run_profiler(config["profiler"], self.run_folder)
-        config["strategy"] = script_strategy(config["strategy"])
-        callbacks += [StepSeed(parsed.seed_everything), KeepMemory(), StepCurves()]
-        if self.run_folder is not None:
+        monitored = self.config_init.data.val_size != 0 and options.limit_val_batches != 0
+        for key in CALLBACKS:
+            callback = self.config_init[key]
+            if isinstance(callback, RunCheckpoint) and run is not None:
+                callback.dirpath = str((run / runs.CHECKPOINTS).absolute())
+                callback.continues = self.continues
+            # With nothing to monitor nothing is best, nothing stops early, and the last epoch is the result.
+            if isinstance(callback, EarlyStopping | RunCheckpoint) and not monitored:
+                continue
+            if isinstance(callback, RunCheckpoint) and options.enable_checkpointing is False:
+                continue
+            callbacks.append(callback)
+        if options.enable_progress_bar is not False:
+            callbacks += progress_callbacks(options.callbacks, timing)
+        seed = self.config.seed_everything
+        callbacks += [StepSeed(seed), KeepMemory(), StepCurves()]
+        if run is not None:
             callbacks += [
-                MetricsCSV(self.run_folder / runs.HISTORY),
+                MetricsCSV(run / runs.HISTORY),
                 TensorBoardRecords(self.config_text, timing),
-                PredictionWriter(self.run_folder / runs.PREDICTIONS),
-                RunResult(self.run_folder, self.name, parsed.seed_everything, self.config_text, timing, self.continues),
+                PredictionWriter(run / runs.PREDICTIONS),
+                RunResult(run, self.name, seed, self.config_text, timing, self.continues),
             ]
-            if config["enable_checkpointing"] is not False:
-                callbacks.append(LastCheckpoint(self.run_folder, parsed.checkpoint_every_n_steps, self.continues))
-        callbacks.append(timing)
-        return super()._instantiate_trainer(config, callbacks)
+            if options.enable_checkpointing is not False:
+                callbacks.append(LastCheckpoint(run, self.config.checkpoint_every_n_steps, self.continues))
+        return [*callbacks, timing]
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        kwargs["ckpt_path"] = str(self.ckpt_path) if self.ckpt_path else None
-        if subcommand == "predict":
-            kwargs["return_predictions"] = False
-        elif subcommand != "fit":
-            kwargs["verbose"] = False
-        return kwargs
+    # ---- the command -------------------------------------------------------------------------------------------------
 
-    def instantiate_classes(self) -> None:
-        """Make the data, the model and the trainer."""
-        with naming_the_option(self.config[self.subcommand]):
-            super().instantiate_classes()
+    def run(self) -> Path | None:
+        """Run the command.
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run the subcommand after reading the data: errors in these come from one process, before any file."""
-        if self.nothing_left:
-            rank_zero_info(self.nothing_left)
-            return
-        self.datamodule.setup(subcommand)
-        if subcommand in ("fit", "validate"):
+        Returns:
+            The run folder, the same one in all processes; None for a trial run.
+        """
+        with self._releasing():
+            if self.nothing_left:
+                rank_zero_info(self.nothing_left)
+            else:
+                self._run(self.command)
+        if self.run_folder is None:
+            return None
+        return Path(self.trainer.strategy.broadcast(str(self.run_folder)))
+
+    def _run(self, command: str) -> None:
+        """Run a method of the trainer. Errors in the data come from one process, before any file is written."""
+        self.datamodule.setup(command)
+        if command in ("fit", "validate"):
             self.datamodule.check_split(self.progress.split)
-        check_trainer(self.trainer, subcommand)
-        meet_on_loopback(self.trainer)
+        for stage in (command, *(["test"] if self.tests else [])):
+            check_trainer(self.trainer, stage)
+        rendezvous_on_loopback(self.trainer)
         alone = runs.run_lock(self.run_folder) if self.run_folder and not process_rank() else contextlib.nullcontext()
-        naming = naming_the_option(self.config[subcommand])
-        with naming, alone, explaining_a_lost_process(self.trainer, self.run_folder):
+        with naming_the_option(self.config), alone, report_lost_process(self.trainer, self.run_folder):
             try:
-                super()._run_subcommand(subcommand)
+                ckpt_path = self.ckpt_path and str(self.ckpt_path)
+                run = getattr(self.trainer, command)
+                run(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path, **FIXED[command])
+                if self.tests and self.run_folder is None:
+                    self.trainer.test(self.model, datamodule=self.datamodule, **FIXED["test"])
             except OSError as error:
                 if error.errno is None or error.filename is not None or self.run_folder is None:
                     raise
                 raise not_written(self.run_folder, error) from error  # TensorBoard's thread names no file
-
-    def after_fit(self) -> None:
-        """Says where the run lies."""
-        self._report("val")
-
-    def after_validate(self) -> None:
-        """Says what came out, and where it was written."""
-        self._report("val")
-
-    def after_test(self) -> None:
-        """Says what came out, and where it was written."""
-        self._report("test")
-
-    def after_predict(self) -> None:
-        """Says where the predictions are."""
-        if self.run_folder is not None:
+            self._report("test" if command == "test" else "val")
+        if self.run_folder is not None and command == "predict":
             rank_zero_info(f"Predictions: {self.run_folder}/predictions/")
+        elif self.run_folder is not None and not self.tests:
+            rank_zero_info(f"Run folder: {self.run_folder}")
 
     def _report(self, split: str) -> None:
+        """Log the metrics of a split."""
         metrics = self.trainer.callback_metrics
         parts = [
             f"{measure.words} {metrics[f'{split}/{name}']:.4f}"
@@ -328,17 +408,8 @@ class CifarCLI(LightningCLI):
         if parts:
             n = int(self.model.confusion[split].sum())
             rank_zero_info(f"{split} on {n:,} {images}: {', '.join(parts)}")
-        if self.run_folder is not None:
-            rank_zero_info(f"Run folder: {self.run_folder}")
-
-
-class Parts(CifarCLI):
-    """Makes model, data and trainer from a command line, and runs nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
 
 
 def process_rank() -> int:
-    """Rank of this process, from the environment that launchers set, before there is a trainer to ask."""
+    """Return the rank of this process from the environment of its launcher, before there is a trainer."""
     return int(getattr(rank_zero_only, "rank", 0) or 0)

@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cifar_lightning import imports, runs
 from cifar_lightning.files import expand_arguments
 from cifar_lightning.metrics import direction, metric_names
+from cifar_lightning.private import UNWRITTEN
 
 __all__ = [
     "CALLBACK_DEFAULTS",
@@ -28,7 +29,6 @@ __all__ = [
     "check_monitors",
     "check_nulls",
     "check_numbers",
-    "hyperparameters",
     "portable",
     "recorded",
     "with_findings",
@@ -168,22 +168,6 @@ def check_direction(option: str, monitor: str, mode: str) -> None:
         )
 
 
-def hyperparameters(text: str) -> dict[str, Any]:
-    """What TensorBoard shows as hyperparameters of a run, out of its configuration as YAML."""
-    plain = yaml.safe_load(text)
-    of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
-    return {
-        "model": plain["model"],
-        "data": plain["data"],
-        "seed": plain["seed_everything"],
-        "trainer": {key: plain["trainer"][key] for key in of_trainer},
-    }
-
-
-UNWRITTEN = "Unable to serialize instance"
-"""How jsonargparse starts the text in place of a value that it cannot write."""
-
-
 def recorded(parser: LightningArgumentParser, config: Any) -> str:
     """Return the configuration of a run as YAML: enough to repeat it, and checked to be read back.
 
@@ -242,21 +226,22 @@ def restore_unwritten(plain: Any, config: Any, name: str) -> None:
 
 
 def with_findings(config: str, trainer: Trainer) -> str:
-    """Return the configuration of a run with the settings that `FINDERS` have found, in place of these callbacks.
+    """Return the configuration of a run as it trains: what `FINDERS` have found, and the batches of a step.
 
     Args:
         config: YAML.
         trainer: The trainer, at the start of the training.
     """
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if not any(type(callback).__name__ in FINDERS for callback in everyone):
-        return config
     plain = yaml.safe_load(config)
+    plain["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    if not any(type(callback).__name__ in FINDERS for callback in everyone):
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     data, model = cast(Any, trainer).datamodule, cast(Any, trainer.lightning_module)
     given = plain["trainer"]["callbacks"]
     given = given if isinstance(given, list) else [given]
     plain["trainer"]["callbacks"] = [c for c in given if not c["class_path"].endswith(FINDERS)] or None
-    plain["data"]["batch_size"] = min(data.batch_size, data.size("train"))
+    plain["data"]["batch_size"] = min(data.images_per_batch(1), data.size("train"))
     if model.found_lr is not None:
         plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
@@ -267,7 +252,7 @@ def portable(config: Any) -> Any:
     config = config.clone()
     for key in ("run", "ckpt_path", "version"):
         config[key] = None
-    for key in ("config", "save_dir"):
+    for key in ("config", "save_dir", "test"):
         config.pop(key, None)
     for group in ("checkpoint", "early_stopping"):
         config[group].mode = "auto"  # as resolved: another metric may have another direction
@@ -286,7 +271,9 @@ def with_run_config(args: list[str]) -> list[str]:
         if arg == "--run" or run != arg:
             given = runs.Run(run)
             imports.use_source_of(given.folder)
-            is_current = given.config == given.recorded_config
-            config = str(given.config_path) if is_current else yaml.safe_dump(given.config)
-            return [*args[:1], "--config", config, *args[1:]]
+            config = given.config
+            if config.get("data", {}).get("images_per_step"):
+                config["trainer"].pop("accumulate_grad_batches", None)  # follows from the devices that are here now
+            text = str(given.config_path) if config == given.recorded_config else yaml.safe_dump(config)
+            return [*args[:1], "--config", text, *args[1:]]
     return args

@@ -1,4 +1,4 @@
-"""`export`: a trained network as one file for other programs, checked against the checkpoint it came from."""
+"""`cifar-lightning export`: write a trained network for other programs, checked against its checkpoint."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["export"]
 logger = logging.getLogger(__name__)
 
 CHECKED = 1000
-"""Images to compare the file with the checkpoint on."""
+"""Number of images on which the file is compared with the checkpoint."""
 TOLERANCE = 1e-4
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = ArgumentParser(
         "cifar-lightning export",
-        description="Writes the network with its normalisation: uint8 images (N, 3, 32, 32) in, logits (N, 10) out, "
-        "for any N. Says how far its logits are from those of the checkpoint.",
+        description="Write the network with its normalisation: uint8 images (N, 3, 32, 32) in, logits (N, 10) out, "
+        "for any N. Compare its logits with those of the checkpoint.",
     )
     made.add_argument("--run", type=user_path, required=True, metavar="FOLDER", help="run whose best weights to export")
     made.add_argument(
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class PixelsToLogits(nn.Module):
-    """A network with its normalisation, as one module of plain operations."""
+    """A network together with its normalisation."""
 
     scale: Tensor
     offset: Tensor
@@ -55,22 +55,22 @@ class PixelsToLogits(nn.Module):
         self.register_buffer("offset", model.mean / model.std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, 32, 32) to logits (N, 10)."""
+        """Return the logits (N, 10) of uint8 images (N, 3, 32, 32)."""
         return self.net(images.float() * self.scale - self.offset)
 
 
-def export(args: list[str]) -> Path:
-    """Writes the file and checks it.
+def export(args: list[str]) -> int:
+    """Write the file and check it.
 
     Args:
         args: the command line after `export`.
 
     Returns:
-        The file.
+        The exit status, 0.
 
     Raises:
-        ValueError: when there is nothing to export, the packages for the format are not there, or the file gives other
-            answers than the checkpoint; then it is not kept.
+        ValueError: when there is nothing to export, the packages for the format are missing, or the logits of the file
+            differ from those of the checkpoint; it is then deleted.
     """
     parsed = parser().parse_args(args)
     model, data = load_trained(parsed.run, device="cpu")
@@ -81,38 +81,39 @@ def export(args: list[str]) -> Path:
     with torch.inference_mode():
         expected = torch.cat([model(batch) for batch in images.split(250)])
     write = to_onnx if parsed.format == "onnx" else to_torch_export
-    with replacing(path) as unchecked:  # what stands under the name is always good
+    with replacing(path) as unchecked:  # the file appears under its name only after the check
         run = write(PixelsToLogits(model).eval(), Path(unchecked.name))
         parts = [run(batch) for batch in (images[:1], *images[1:].split(250))]  # other sizes than the traced one
-        worst, agree = compare(torch.cat(parts), expected)
+        worst, agree = difference(torch.cat(parts), expected)
         message = (
             f"Checked on {len(images):,} {source}: largest difference of a logit {worst:.2g}, same class on "
             f"{agree:,} of {len(images):,}"
         )
         if worst > TOLERANCE or agree < len(images):
             raise ValueError(
-                f"Expected the exported network to answer as the checkpoint does within {TOLERANCE}. {message}."
+                f"The logits of the exported network differ from those of the checkpoint by more than {TOLERANCE}. "
+                f"{message}."
             )
     logger.info(f"{message}.")
     logger.info(f"Exported: {path}")
-    return path
+    return 0
 
 
 def some_images(data: CIFAR10DataModule) -> tuple[Tensor, str]:
-    """Images to check on, uint8 (N, 3, 32, 32), and what they are: those the run was trained on, spread evenly."""
+    """Return images to check on, uint8 (N, 3, 32, 32), taken evenly from the training images, and their kind."""
     data.setup("fit")
     assert data.train is not None
     rows = evenly_spaced(len(data.train), CHECKED)
     return data.train.images[rows], "SYNTHETIC images" if data.is_synthetic else "training images"
 
 
-def compare(found: Tensor, expected: Tensor) -> tuple[float, int]:
-    """Largest difference between logits, and on how many images the class is the same."""
+def difference(found: Tensor, expected: Tensor) -> tuple[float, int]:
+    """Return the largest difference between logits, and the number of images with the same class."""
     return float((found - expected).abs().max()), int((found.argmax(1) == expected.argmax(1)).sum())
 
 
 def to_onnx(module: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
-    """Writes ONNX, and returns the file as ONNX Runtime runs it."""
+    """Write ONNX and return a function that runs the file in ONNX Runtime."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -138,7 +139,7 @@ def to_onnx(module: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def to_torch_export(module: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
-    """Writes an exported program of PyTorch, and returns the file as PyTorch runs it."""
+    """Write a program of torch.export and return a function that runs the file."""
     example = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
     with path.open("wb") as file:

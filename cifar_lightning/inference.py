@@ -1,4 +1,4 @@
-"""`predict --images`: what a trained network says of a person's own pictures."""
+"""`cifar-lightning predict --images`: predict the classes of one's own pictures."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 MAX_GALLERY = 300
-"""Pictures in the gallery; the tables hold all."""
+"""Pictures on the page; the tables contain all."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = ArgumentParser(
         "cifar-lightning predict",
-        description="Says what is in your own pictures. Each is turned upright, put on white where it is transparent, "
-        "scaled so that its shorter side has 32 pixels, and cut to the middle square.",
+        description="Predict the classes of your own pictures. Each is turned upright, put on white where it is "
+        "transparent, scaled so that its shorter side has 32 pixels, and cut to the middle square.",
     )
     made.add_argument("--run", type=user_path, required=True, metavar="FOLDER", help="run whose best weights predict")
     made.add_argument(
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def predict_pictures(args: list[str]) -> int:
-    """Writes images.csv, images.json and images.html.
+    """Write images.csv, images.json and images.html.
 
     Args:
         args: the command line after `predict`.
@@ -61,7 +61,7 @@ def predict_pictures(args: list[str]) -> int:
         The exit status: 0, or 1 when some of the files could not be read; those are named and skipped.
 
     Raises:
-        ValueError: when there is nothing to predict, or nothing to predict with.
+        ValueError: when there are no readable pictures, or the run has no checkpoint.
     """
     parsed = parser().parse_args(args)
     paths = find_pictures(parsed.images)
@@ -89,7 +89,7 @@ def predict_pictures(args: list[str]) -> int:
 
 
 def load_pictures(paths: Sequence[Path]) -> list[Tensor | str]:
-    """Return the image of each file, uint8 (3, 32, 32), or what is wrong with it; several threads decode."""
+    """Return the image of each file, uint8 (3, 32, 32), or why it cannot be read; several threads decode."""
 
     def load(path: Path) -> Tensor | str:
         try:
@@ -104,14 +104,14 @@ def load_pictures(paths: Sequence[Path]) -> list[Tensor | str]:
 
 
 def predict(model: ImageClassifier, images: Tensor, tta: TTAName) -> Tensor:
-    """Probabilities (N, 10) of uint8 images (N, 3, 32, 32)."""
+    """Return the probabilities (N, 10) of uint8 images (N, 3, 32, 32)."""
     with torch.inference_mode():
         logits = [model.predict_logits(batch.to(model.device), tta).float().cpu() for batch in images.split(BATCH)]
     return torch.cat(logits).softmax(1)
 
 
 def rows(paths: Sequence[Path], probabilities: Tensor) -> list[dict[str, object]]:
-    """A row for each picture: its file, class, probability, and all ten probabilities."""
+    """Return a row for each picture: its file, class, probability, and all ten probabilities."""
     return [
         {
             "file": readable(path),
@@ -124,7 +124,7 @@ def rows(paths: Sequence[Path], probabilities: Tensor) -> list[dict[str, object]
 
 
 def as_csv(paths: Sequence[Path], probabilities: Tensor) -> str:
-    """A table."""
+    """Return a CSV table with a row for each picture."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["file", "prediction", "probability", *CLASSES], lineterminator="\n")
     writer.writeheader()
@@ -133,18 +133,18 @@ def as_csv(paths: Sequence[Path], probabilities: Tensor) -> str:
 
 
 def as_json(paths: Sequence[Path], probabilities: Tensor) -> str:
-    """A list of objects."""
+    """Return a JSON list with an object for each picture."""
     return json.dumps(rows(paths, probabilities), indent=1) + "\n"
 
 
 def as_html(paths: Sequence[Path], images: Tensor, probabilities: Tensor) -> str:
-    """Return a gallery of the pictures as the network saw them."""
+    """Return a page with the input of the network for each picture, and its class."""
     shown = []
     for row, image in zip(rows(paths, probabilities)[:MAX_GALLERY], image_array(images[:MAX_GALLERY]), strict=True):
         file = io.BytesIO()
         Image.fromarray(image).save(file, format="png")
         shown.append({**row, "png": file.getvalue()})
-    notes = ["Each picture as the network saw it, 32 by 32 pixels."]
+    notes = ["Each picture as the network gets it, 32×32 pixels, with the predicted class and its probability."]
     if len(paths) > MAX_GALLERY:
-        notes.append(f"The first {MAX_GALLERY:,} of {len(paths):,}; images.csv has all.")
+        notes.append(f"The page shows the first {MAX_GALLERY:,} of {len(paths):,} pictures; images.csv contains all.")
     return render("gallery.html", title="Predictions", notes=notes, images=shown)

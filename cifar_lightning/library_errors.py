@@ -16,12 +16,10 @@ from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping
 
+from cifar_lightning.private import COMPILERS, TRIED_TYPES
 from cifar_lightning.trainer_options import PROFILERS
 
 __all__ = ["configured_classes", "naming_the_option"]
-
-COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
-"""Modules whose exceptions come from torch.compile."""
 
 
 @contextlib.contextmanager
@@ -114,7 +112,7 @@ def first_raised(error: Exception) -> Exception:
     """
     if not from_parser(error):
         return error
-    tried = frames_of(error)[-1].f_locals.get("exceptions") or [error.__cause__]
+    tried = frames_of(error)[-1].f_locals.get(TRIED_TYPES) or [error.__cause__]
     origins = [first_raised(each) for each in tried if isinstance(each, Exception)]
     return next((origin for origin in origins if not from_parser(origin)), error)
 

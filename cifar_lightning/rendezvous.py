@@ -1,4 +1,4 @@
-"""Where the processes of one training meet, and what is said when one of them is lost."""
+"""Connect the processes of one training on the loopback interface, and report one that is lost."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from lightning.pytorch import Trainer
 from torch.distributed import DistError, TCPStore
 
 from cifar_lightning import runs
+from cifar_lightning.private import AGENT_STORE, GLOO_ERROR
 
-__all__ = ["explaining_a_lost_process", "meet_on_loopback"]
+__all__ = ["rendezvous_on_loopback", "report_lost_process"]
 
 
 _stores: list[TCPStore] = []
-"""Kept until Python ends, as long as PyTorch's own: the processes part after everything else."""
+"""Stores of this process, kept until Python ends: the other processes use them until they have ended."""
 
 
-def meet_on_loopback(trainer: Trainer) -> None:
-    """Has the processes that this one is about to start on its machine meet on loopback, where no other machine comes.
+def rendezvous_on_loopback(trainer: Trainer) -> None:
+    """Make the processes that this one starts rendezvous on the loopback interface, out of reach of other machines.
 
-    PyTorch's first process would listen on all networks, and do what anyone who connects asks of its store. Machines
-    that torchrun, srun or MASTER_ADDR bring together meet where those say. On Windows all is as PyTorch has it.
+    By default, rank 0 listens on all interfaces, and its TCPStore obeys any client. Processes that torchrun, srun or
+    MASTER_ADDR connect are left alone, and so is everything on Windows.
 
     Args:
-        trainer: before it starts anything.
+        trainer: before it starts a process.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     starts_them = isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally
@@ -43,24 +44,24 @@ def meet_on_loopback(trainer: Trainer) -> None:
         TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
     )
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # PyTorch's word for: the store is there already
+    os.environ[AGENT_STORE] = "True"  # connect to this store instead of starting one
     for backend in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
 
 
 @contextlib.contextmanager
-def explaining_a_lost_process(trainer: Trainer, run: Path | None) -> Iterator[None]:
-    """Turns the error of a connection to another process into one message, of the first process.
+def report_lost_process(trainer: Trainer, run: Path | None) -> Iterator[None]:
+    """Turn a lost connection to another process into one message, printed by the first process.
 
     Raises:
-        ConnectionError: when another process has ended, or cannot be reached.
-        SystemExit: the same in all but the first.
+        ConnectionError: in the first process, when another one has ended or cannot be reached.
+        SystemExit: in the others.
     """
     try:
         yield
     except RuntimeError as error:
         text = str(error)
-        if not isinstance(error, DistError) and "/gloo/" not in text:
+        if not isinstance(error, DistError) and GLOO_ERROR not in text:
             raise
         if not any(word in text.lower() for word in ("connection", "remote process")):
             raise  # such as a GPU that two processes share
@@ -68,7 +69,7 @@ def explaining_a_lost_process(trainer: Trainer, run: Path | None) -> Iterator[No
             raise SystemExit(1) from error
         started = trainer.state.fn == "fit" and run is not None and (run / runs.CONFIG).is_file()
         raise ConnectionError(
-            "Expected all processes to stay, but another one has ended or cannot be reached "
-            f"({text.splitlines()[0][:200]}). Without an error of its own above, the system may have killed it for its "
-            f"memory. {f'Go on with: fit --run {run}' if started else 'Start again.'}"
+            "Lost contact with another process of this training "
+            f"({text.splitlines()[0][:200]}). If no error of its own stands above, the system may have killed it for "
+            f"lack of memory. {f'Continue with: fit --run {run}' if started else 'Start again.'}"
         ) from error

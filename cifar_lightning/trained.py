@@ -28,14 +28,11 @@ class ModelAndData(CifarCLI):
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse the configuration of the run, and leave the global generators as they are."""
         super().parse_arguments(parser, args)
-        self.config["test"].seed_everything = False
+        self.config.seed_everything = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Return nothing."""
+        """Return None: no trainer is needed."""
         return None  # type: ignore[return-value]
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
 
 
 def load_trained(

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from cifar_lightning.callbacks.progress import EpochBar, EpochLines
 from cifar_lightning.callbacks.timing import Timing
+from cifar_lightning.private import start_processes_as_commands
 
 __all__ = ["PROFILERS", "check_trainer", "progress_callbacks", "run_profiler", "script_strategy"]
 
@@ -62,7 +63,7 @@ def script_strategy(given: Strategy | str) -> Strategy | str:
         rank_zero_info(f"Strategy: ddp, which starts the processes of {given} as commands of their own.")
         return "_".join(part for part in given.split("_") if part not in ("spawn", "fork", "notebook"))
     if isinstance(given, DDPStrategy):
-        given._start_method = "popen"  # what `ddp` stands for; there is no public way to change it
+        start_processes_as_commands(given)
     return given
 
 

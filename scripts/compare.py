@@ -1,9 +1,8 @@
-"""Compares runs over seeds: `python scripts/compare.py lightning_logs/mlp lightning_logs/cnn`."""
+"""Compare runs, as `cifar-lightning compare`: `python scripts/compare.py lightning_logs/mlp lightning_logs/cnn`."""
 
 import sys
 
-from cifar_lightning.sweeps.compare import compare
-from cifar_lightning.terminal import run_script
+from cifar_lightning.main import main
 
 if __name__ == "__main__":
-    sys.exit(run_script(compare))
+    sys.exit(main(["compare", *sys.argv[1:]]))

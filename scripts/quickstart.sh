@@ -8,7 +8,7 @@ source "$(dirname "$0")/environment.sh"
 environment ""
 
 configs=(--config configs/cnn.yaml)
-if "$python" -m cifar_lightning.data --download; then
+if "$python" -m cifar_lightning data --download; then
   images="CIFAR-10"
 else
   [[ $? == 3 ]] || exit 2 # data that are there and broken are the user's to mend
@@ -20,8 +20,7 @@ fi
 
 version=quickstart-$(date +%Y%m%d-%H%M%S)
 run=lightning_logs/cnn/$version
-"$python" -m cifar_lightning fit "${configs[@]}" --version "$version"
-"$python" -m cifar_lightning test --run "$run"
+"$python" -m cifar_lightning fit "${configs[@]}" --version "$version" --test
 
 accuracy=$("$python" -c "import json; print(json.load(open('$run/result.json'))['test']['metrics']['test/acc'])")
 echo

@@ -1,9 +1,8 @@
-"""Runs a sweep and compares its runs: `python scripts/sweep.py configs/sweeps/smoke.yaml --dry-run`."""
+"""Run a sweep, as `cifar-lightning sweep` does: `python scripts/sweep.py configs/sweeps/smoke.yaml --dry-run`."""
 
 import sys
 
-from cifar_lightning.sweeps.command import sweep
-from cifar_lightning.terminal import run_script
+from cifar_lightning.main import main
 
 if __name__ == "__main__":
-    sys.exit(run_script(sweep))
+    sys.exit(main(["sweep", *sys.argv[1:]]))

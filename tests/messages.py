@@ -58,12 +58,13 @@ def in_yaml(content: str | bytes, *words: str) -> Mistake:
 FIT = "fit --model MLPClassifier"
 SECTIONS: dict[str, list[Mistake]] = {
     "Commands": [
-        typed("", "fit, validate, test, predict, report, or export"),
+        typed("", "fit, validate, test, predict, report, export, sweep, compare, or data"),
         typed("fitt", "got fitt", "`fit`"),
         typed("train", "got train", "`fit`"),
         typed("evaluate --run runs/1", "`validate`", "`test`"),
         typed("--run runs/1 report", "before all options", "got --run first"),
-        typed("sweep configs/sweeps/lr.yaml", "`python scripts/sweep.py YAML`"),
+        typed("download", "Did you mean `data --download`?"),
+        typed("--config configs/mlp.yaml report", "before all options", "got --config first"),
     ],
     "Names of options": [
         typed(f"{FIT} --data.batch_sise 3", "`--data.batch_sise`", "Did you mean `--data.batch_size`?"),

@@ -1,4 +1,4 @@
-"""Makes pictures of every kind, good and bad, each with what has to become of it."""
+"""Makes pictures of every kind, valid and invalid, each with the expected result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIX: Entry = (ORIENTATION, SHORT, 1, struct.pack("<H", 6))
 
 
 class Case(NamedTuple):
-    """A file, what has to become of it, and for a picture that is read what the network has to see.
+    """A file, the expected result, and for a readable picture the expected input of the network.
 
     Attributes:
         name: relative to the folder.
@@ -40,13 +40,13 @@ class Case(NamedTuple):
 
 
 def upright() -> Pixels:
-    """A picture that is another in each of its eight orientations: uint8 (64, 96, 3), smooth for JPEG's sake."""
+    """Return a picture that differs in each of its eight orientations: uint8 (64, 96, 3), smooth because of JPEG."""
     y, x = np.mgrid[0:64, 0:96]
     return np.stack([x * 2.5, y * 3.9, 250 - (x + y) * 1.2], axis=-1).astype(np.uint8)
 
 
 def seen(pixels: Pixels) -> Pixels:
-    """What a network sees of a picture whose shorter side has 64 pixels, (H, W, 3) or grey (H, W)."""
+    """Return the input of a network for a picture whose shorter side has 64 pixels, (H, W, 3) or grey (H, W)."""
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=-1)
     top, left = (pixels.shape[0] - 64) // 2, (pixels.shape[1] - 64) // 2
@@ -55,7 +55,7 @@ def seen(pixels: Pixels) -> Pixels:
 
 
 def stored(orientation: int) -> Pixels:
-    """The pixels of a file that says this EXIF orientation and looks like `upright`; from the EXIF standard."""
+    """Return the pixels of a file with an EXIF orientation that looks like `upright`; from the EXIF standard."""
     pixels = upright()
     return np.ascontiguousarray(
         {
@@ -72,7 +72,7 @@ def stored(orientation: int) -> Pixels:
 
 
 def encoded(picture: Pixels | Image.Image, kind: str, **options: Any) -> bytes:
-    """A file of a picture in a format of Pillow."""
+    """Return a picture in a format of Pillow."""
     if kind in ("JPEG", "MPO", "AVIF", "WEBP"):
         options.setdefault("quality", 95)
     file = io.BytesIO()
@@ -81,7 +81,7 @@ def encoded(picture: Pixels | Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def ifd(entries: list[Entry], following: int = 0) -> bytes:
-    """A little-endian TIFF header with one directory, as EXIF data hold it; `following` is the offset of the next."""
+    """Return a little-endian TIFF header with one directory, as in EXIF data; `following` is the offset of the next."""
     head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
     data = b""
     for tag, kind, count, value in sorted(entries):
@@ -94,7 +94,7 @@ def ifd(entries: list[Entry], following: int = 0) -> bytes:
 
 
 def tiff(pixels: Pixels, entries: list[Entry]) -> bytes:
-    """An uncompressed TIFF with further entries in its directory."""
+    """Return an uncompressed TIFF with further entries in its directory."""
     height, width = pixels.shape[:2]
     size = pixels.size
 
@@ -107,24 +107,24 @@ def tiff(pixels: Pixels, entries: list[Entry]) -> bytes:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
 
 def png_with(kind: bytes, data: bytes, pixels: Pixels) -> bytes:
-    """A PNG with one more chunk before its pixels."""
+    """Return a PNG with one more chunk before its pixels."""
     whole = encoded(pixels, "PNG")
     return whole[:33] + chunk(kind, data) + whole[33:]
 
 
 def jpeg_with(block: bytes, pixels: Pixels) -> bytes:
-    """A JPEG with one more APP1 segment."""
+    """Return a JPEG with one more APP1 segment."""
     whole = encoded(pixels, "JPEG")
     return whole[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + whole[2:]
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG whose header names a size, with hardly any pixels."""
+    """Return a PNG with a size in its header and hardly any pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
@@ -132,7 +132,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def xmp(orientation: int, as_element: bool) -> bytes:
-    """XMP data that name an orientation."""
+    """Return XMP data with an orientation."""
     inner = f"<tiff:Orientation>{orientation}</tiff:Orientation>" if as_element else ""
     attribute = "" if as_element else f' tiff:Orientation="{orientation}"'
     return (
@@ -167,7 +167,7 @@ ODD_ENTRIES: dict[str, list[Entry]] = {
     "gps_folder_is_negative": [(GPS_IFD, SLONG, 1, struct.pack("<l", -8))],
     "many_entries": [(0xC000 + i, SHORT, 1, b"\x01\0") for i in range(1000)],
 }
-# Orientations that say 6 in an unusual way, and EXIF data that say none.
+# Orientation 6 in unusual forms, and EXIF data without an orientation.
 SIXES: dict[str, bytes] = {
     "as_long": ifd([(ORIENTATION, LONG, 1, struct.pack("<L", 6))]),
     "as_rational": ifd([(ORIENTATION, RATIONAL, 1, struct.pack("<LL", 6, 1))]),
@@ -194,7 +194,7 @@ UNKNOWN: dict[str, bytes] = {
 
 
 def turned(folder: Path) -> Iterator[Case]:
-    """Pictures with orientations: in every format that has them, and in EXIF data that are damaged elsewhere."""
+    """Return pictures with orientations: in every format that has them, and in EXIF data that are damaged elsewhere."""
     seen_upright, seen_turned = seen(upright()), seen(stored(6))
     for n in range(1, 9):
         exif = ifd([(ORIENTATION, SHORT, 1, struct.pack("<H", n))])
@@ -233,7 +233,7 @@ def turned(folder: Path) -> Iterator[Case]:
 
 
 def formats_and_modes(folder: Path) -> Iterator[Case]:
-    """Pictures in all formats and modes, under right and wrong suffixes."""
+    """Return pictures in all formats and modes, with correct and wrong suffixes."""
     pixels = upright()
     picture = Image.fromarray(pixels)
     whole = seen(pixels)
@@ -300,7 +300,7 @@ def formats_and_modes(folder: Path) -> Iterator[Case]:
 
 
 def damaged(folder: Path) -> Iterator[Case]:
-    """Files that cannot be read."""
+    """Return files that cannot be read."""
     pixels = stored(1)
     for suffix, kind in (
         *(("jpg", "JPEG"), ("png", "PNG"), ("gif", "GIF"), ("webp", "WEBP"), ("avif", "AVIF"), ("tif", "TIFF")),
@@ -340,7 +340,7 @@ def damaged(folder: Path) -> Iterator[Case]:
 
 
 def names_and_places(folder: Path) -> Iterator[Case]:
-    """Names that are hard to write down, links, pipes, folders, and what is no picture of the user's."""
+    """Return unprintable names, links, pipes, folders, and files that are not pictures of the user."""
     good, whole = encoded(stored(1), "PNG"), seen(upright())
     odd = (os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "\r\t\x1b[31m.png", "line\u2028.png", "\u202egnp.png")
     more = ("\U0001f469\u200d\U0001f680.png", "é" * 125 + ".png", '"a", =b;\'.png', "-rf.png", "back\\xe9.png", " .png")
@@ -364,7 +364,7 @@ def names_and_places(folder: Path) -> Iterator[Case]:
 
 
 def write(folder: Path, name: str, content: bytes, expected: Pixels | None = None, tolerance: int = 1) -> Case:
-    """Writes a file: of a picture that is read when an image is expected, else of one that is skipped."""
+    """Write a file: a readable picture if an image is expected, else one that is skipped."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     assert not path.exists(), name

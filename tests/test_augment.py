@@ -26,7 +26,7 @@ def random_images(n: int, channels: int = 3, height: int = 32, width: int = 32, 
 
 
 def moved_pixel_by_pixel(image: np.ndarray, flip: bool, down: int, right: int) -> np.ndarray:
-    """Pads, moves and then mirrors one image (C, H, W)."""
+    """Pad, shift and then mirror one image (C, H, W)."""
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (abs(down), abs(down)), (abs(right), abs(right))), mode="reflect")
     moved, out = np.empty_like(image), np.empty_like(image)
@@ -39,7 +39,7 @@ def moved_pixel_by_pixel(image: np.ndarray, flip: bool, down: int, right: int) -
 
 
 def cut_pixel_by_pixel(image: np.ndarray, row: int, col: int, side: int) -> np.ndarray:
-    """Paints the square about (row, col) of one image (3, H, W); an even side reaches one pixel further up and left."""
+    """Paint the square about (row, col) of one image (3, H, W); an even side reaches one pixel further up and left."""
     out = image.copy()
     for i in range(row - side // 2, row - side // 2 + side):
         for j in range(col - side // 2, col - side // 2 + side):
@@ -88,19 +88,19 @@ def test_cutout_equals_a_loop_over_pixels(n, height, width, side, seed):
 
 
 def warped_pixel_by_pixel(image: np.ndarray, degrees: float, zoom: float) -> np.ndarray:
-    """Turns one image (C, S, S) against the clock and enlarges what it shows, with a loop over the new pixels."""
+    """Rotate one image (C, S, S) counterclockwise and enlarge it, with a loop over the new pixels."""
     side = image.shape[1]
     out, middle, angle = np.empty(image.shape), (side - 1) / 2, np.deg2rad(degrees)
 
     def reflected(place: float) -> float:
-        """Mirrored at the outer edges of the first and the last pixel."""
+        """Return the place, mirrored at the outer edges of the first and the last pixel."""
         place = (place + 0.5) % (2 * side)
         return min(place, 2 * side - place) - 0.5
 
     for row in range(side):
         for col in range(side):
             up, right = middle - row, col - middle
-            # Where the new pixel comes from: turned with the clock, and nearer to the middle when enlarged.
+            # Where the new pixel comes from: rotated clockwise, and nearer to the centre if enlarged.
             old_right = (right * np.cos(angle) + up * np.sin(angle)) / zoom
             old_up = (up * np.cos(angle) - right * np.sin(angle)) / zoom
             y, x = reflected(middle - old_up), reflected(middle + old_right)
@@ -125,7 +125,7 @@ def test_warp_equals_a_loop_over_pixels(side, degrees, zoom, seed):
     assert torch.equal(images, before)
 
 
-def test_warp_turns_against_the_clock_and_enlarges():
+def test_warp_rotates_counterclockwise_and_enlarges():
     images = random_images(3)
     angle, size = torch.tensor([0.0, 90.0, 180.0]), torch.ones(3)
     out = warp(images, angle, size)
@@ -156,7 +156,7 @@ def test_angles_and_zooms_cover_their_ranges_evenly():
     "augmentation",
     [StandardAugmentation(True, 2, 8), StandardAugmentation(False, 31, 0), StandardAugmentation(True, 0, 32)],
 )
-def test_draws_of_an_epoch_on_whole_images_equal_the_loops(augmentation):
+def test_draws_of_an_epoch_equal_the_loops_over_pixels(augmentation):
     images = random_images(24)
     before = images.clone()
     draws = augmentation.draw(torch.arange(len(images)), torch.Generator().manual_seed(1))

@@ -306,7 +306,7 @@ def test_out_of_memory(capsys):
     command = ["fit", *MLP, *DATA, "--version=hungry", "--trainer.callbacks=stopping.Devour"]
     assert main(command) == 2
     (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "Expected enough memory, got: " in message
+    assert "error: out of memory: " in message
     assert "1125899906842624 bytes" in message
     assert "`data.batch_size`" in message
     with pytest.raises(RuntimeError, match="allocate memory"):

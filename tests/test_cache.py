@@ -56,7 +56,7 @@ def test_second_read_does_not_decode(root, user_cache):
     assert cached(root, "train", KEY, lambda: split) is split
     again = cached(root, "train", KEY, never)
     assert equal(again, split)
-    again.images.add_(1)  # memory of its own, and writable
+    again.images.add_(1)  # separate, writable memory
     assert equal(cached(root, "train", KEY, never), split)
     assert len(cache_files(root / CACHE_FOLDER)) == 1
     assert not user_cache.exists()
@@ -158,8 +158,8 @@ def test_no_folder_at_all_is_logged_once(root, user_cache, caplog):
     (root / CACHE_FOLDER).write_text("")
     user_cache.write_text("")
     calls = []
-    for part in ("train", "test", "train"):
-        split = cached(root, part, KEY, lambda: calls.append(1) or tiny_split())
+    for name in ("train", "test", "train"):
+        split = cached(root, name, KEY, lambda: calls.append(1) or tiny_split())
         assert equal(split, tiny_split())
     assert len(calls) == 3
     (record,) = caplog.records
@@ -195,7 +195,7 @@ def test_full_root_uses_the_user_folder(root, user_cache, monkeypatch):
     assert len(cache_files(user_cache)) == 1
 
 
-def test_a_reader_never_meets_an_unfinished_file(root, monkeypatch):
+def test_a_partial_file_never_has_the_final_name(root, monkeypatch):
     replace, seen = os.replace, []
 
     def watch(source, target):
@@ -209,7 +209,7 @@ def test_a_reader_never_meets_an_unfinished_file(root, monkeypatch):
     assert seen == [(True, False)]
 
 
-def test_errors_of_the_source_pass(root):
+def test_errors_of_the_source_are_raised(root):
     def broken():
         raise ValueError("a broken source")
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli import Parts
+from cifar_lightning.cli import CifarCLI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
@@ -25,17 +25,47 @@ def test_all_are_here():
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
 def test_recipes_instantiate_with_what_they_say(recipe):
-    cli = Parts(["fit", "--config", str(recipe)])
+    cli = CifarCLI(["fit", "--config", str(recipe)])
     said = yaml.safe_load(recipe.read_text())
     assert type(cli.model).__name__ == said["model"]["class_path"]
     assert cli.trainer.max_epochs == said["trainer"]["max_epochs"]
-    assert cli.trainer.early_stopping_callback.patience == said["early_stopping"]["patience"]
+    patience = said.get("early_stopping", {}).get("patience", 10)
+    assert cli.trainer.early_stopping_callback.patience == patience
     assert cli.datamodule.batch_size == said["data"]["batch_size"]
-    assert 45_000 % said["data"]["batch_size"] == 50_000 % said["data"]["batch_size"] == 0
+    assert 45_000 % said["data"]["images_per_step"] == 50_000 % said["data"]["images_per_step"] == 0
+    assert said["data"]["images_per_step"] % said["data"]["batch_size"] == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=ids)
+def test_recipes_say_what_makes_the_result(recipe):
+    """About thirty lines, without the groups that change no number."""
+    lines = [line for line in recipe.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 37
+    assert set(yaml.safe_load("\n".join(lines))) <= {
+        *("name", "seed_everything", "model", "data", "trainer", "early_stopping"),
+    }
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_recipe_keeps_its_step_on_any_number_of_devices(devices):
+    data = CifarCLI(["fit", "--config", str(CONFIGS / "cnn.yaml")]).datamodule
+    assert data.accumulated_batches(devices) * devices * data.images_per_batch(devices) == 1000
+    gpu = [f"--config={CONFIGS / name}" for name in ("cnn.yaml", "overlays/gpu.yaml")]
+    whole = CifarCLI(["fit", *gpu, "--trainer.accelerator=cpu"]).datamodule
+    assert whole.accumulated_batches(devices) == 1
+    assert whole.images_per_batch(devices) == 1000 // devices
+
+
+def test_a_step_that_does_not_divide_is_refused():
+    data = CifarCLI(["fit", "--config", str(CONFIGS / "mlp.yaml")]).datamodule
+    with pytest.raises(
+        ValueError, match=r"multiple of `data\.batch_size` 500 x 2 devices, got 500\. Set `data\.batch_size` to 250"
+    ):
+        data.accumulated_batches(2)
 
 
 def test_validation_decides_unless_told_otherwise():
-    trainer = Parts(["fit", "--model", "MLPClassifier"]).trainer
+    trainer = CifarCLI(["fit", "--model", "MLPClassifier"]).trainer
     for callback in (trainer.checkpoint_callback, trainer.early_stopping_callback):
         assert (callback.monitor, callback.mode) == ("val/acc", "max")
 
@@ -43,8 +73,8 @@ def test_validation_decides_unless_told_otherwise():
 @pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.stem not in ("gpu", "ddp")], ids=ids)
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
 def test_overlays_change_what_they_say_and_nothing_else(recipe, overlay):
-    plain = Parts(["fit", "--config", str(recipe)]).config.fit.as_dict()
-    changed = Parts(["fit", "--config", str(recipe), "--config", str(overlay)]).config.fit.as_dict()
+    plain = CifarCLI(["fit", "--config", str(recipe)]).config.as_dict()
+    changed = CifarCLI(["fit", "--config", str(recipe), "--config", str(overlay)]).config.as_dict()
 
     def flat(tree: dict, prefix: str = "") -> dict:
         items = {}
@@ -61,7 +91,7 @@ def test_overlays_change_what_they_say_and_nothing_else(recipe, overlay):
 def test_gpu_overlay_asks_for_a_gpu():
     overlay = yaml.safe_load((CONFIGS / "overlays/gpu.yaml").read_text())
     assert overlay["trainer"]["accelerator"] == "gpu"
-    cli = Parts(
+    cli = CifarCLI(
         [
             "fit",
             *(f"--config={CONFIGS / name}" for name in ("cnn.yaml", "overlays/gpu.yaml")),
@@ -75,7 +105,7 @@ def test_gpu_overlay_asks_for_a_gpu():
 def test_ddp_overlay_asks_for_ddp():
     overlay = CONFIGS / "overlays/ddp.yaml"
     args = ["--config", str(CONFIGS / "cnn.yaml"), "--config", str(overlay)]
-    cli = Parts(["fit", *args, "--trainer.accelerator=cpu", "--trainer.devices=2"])
+    cli = CifarCLI(["fit", *args, "--trainer.accelerator=cpu", "--trainer.devices=2"])
     assert type(cli.trainer.strategy).__name__ == "DDPStrategy"
     assert cli.trainer.num_devices == 2
 
@@ -106,7 +136,7 @@ def test_overfit_learns_its_images_by_heart():
         "--data.source=synthetic",
         "--data.synthetic_train=500",
     ]
-    sizes = ["--data.val_size=100", "--data.train_size=100", "--data.batch_size=20"]
+    sizes = ["--data.val_size=100", "--data.train_size=100", "--data.images_per_step=20", "--data.batch_size=20"]
     more = ["--version=v", "--figures.every_n_epochs=0"]
     assert main(["fit", *args, *small, *sizes, *more]) == 0
     lines = Path("lightning_logs/cnn/v/metrics.csv").read_text().splitlines()

@@ -20,24 +20,24 @@ SIZES = {"val_size": 20, "batch_size": 16, "eval_batch_size": 7}
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Class folders of 60 training and 20 test images."""
+    """Return class folders of 60 training and 20 test images."""
     write_class_folders(tmp_path / "root", train_per_class=6, test_per_class=2)
     return tmp_path / "root"
 
 
 @pytest.fixture
-def parts_read(monkeypatch) -> dict[str, list[str]]:
-    """The parts that are loaded, and those that are decoded, in order."""
+def splits_read(monkeypatch) -> dict[str, list[str]]:
+    """Return the splits that are loaded, and those that are decoded, in order."""
     read: dict[str, list[str]] = {"loaded": [], "decoded": []}
     load, decode = datamodule.load_images, ClassFolders.decode
 
-    def load_noted(source, part, root):
-        read["loaded"].append(part)
-        return load(source, part, root)
+    def load_noted(source, split, root):
+        read["loaded"].append(split)
+        return load(source, split, root)
 
-    def decode_noted(self, part):
-        read["decoded"].append(part)
-        return decode(self, part)
+    def decode_noted(self, split):
+        read["decoded"].append(split)
+        return decode(self, split)
 
     monkeypatch.setattr(datamodule, "load_images", load_noted)
     monkeypatch.setattr(ClassFolders, "decode", decode_noted)
@@ -46,7 +46,7 @@ def parts_read(monkeypatch) -> dict[str, list[str]]:
 
 @pytest.fixture
 def log(caplog, monkeypatch):
-    # The command line, when it ran before in this process, keeps the messages of the project to itself.
+    # If the command line ran before in this process, it has stopped the propagation of the project's log messages.
     monkeypatch.setattr(logging.getLogger("cifar_lightning"), "propagate", True)
     caplog.set_level(logging.INFO)
     return caplog
@@ -60,14 +60,14 @@ def synthetic_data(**options) -> CIFAR10DataModule:
 # The test split.
 
 
-def test_training_and_validation_never_read_the_test_images(make_trainer, root, parts_read):
+def test_training_and_validation_never_read_the_test_images(make_trainer, root, splits_read):
     for path in (root / "test").rglob("*.png"):
-        path.write_bytes(b"no image")  # whoever reads one fails
+        path.write_bytes(b"no image")  # reading one fails
     data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=2)
     trainer.fit(model, data)
     trainer.validate(model, data, verbose=False)
-    assert parts_read == {"loaded": ["train"], "decoded": ["train"]}
+    assert splits_read == {"loaded": ["train"], "decoded": ["train"]}
     assert data.test is None
     assert data.describe().keys() == {"source", "fingerprint", "train", "val"}
     with pytest.raises(ValueError, match="20 of 20 that are not"):
@@ -75,31 +75,31 @@ def test_training_and_validation_never_read_the_test_images(make_trainer, root, 
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])
-def test_evaluation_reads_the_test_images_alone(make_trainer, root, parts_read, stage):
+def test_evaluation_reads_the_test_images_alone(make_trainer, root, splits_read, stage):
     data = CIFAR10DataModule(str(root), **SIZES)
     getattr(make_trainer(), stage)(MLPClassifier(MLP([4])), data)
-    assert parts_read == {"loaded": ["test"], "decoded": ["test"]}
+    assert splits_read == {"loaded": ["test"], "decoded": ["test"]}
     assert data.train is data.val is None
     assert len(data.test) == 20
 
 
-def test_without_a_trainer_both_parts_are_prepared(root, parts_read):
+def test_without_a_trainer_both_splits_are_prepared(root, splits_read):
     data = CIFAR10DataModule(str(root), **SIZES)
     data.prepare_data()
-    assert sorted(parts_read["decoded"]) == ["test", "train"]
+    assert sorted(splits_read["decoded"]) == ["test", "train"]
     data.setup("fit")
     data.setup("test")
-    assert len(parts_read["loaded"]) == 2
+    assert len(splits_read["loaded"]) == 2
 
 
-def test_images_are_read_once_however_many_stages_follow(make_trainer, root, parts_read):
+def test_images_are_read_once_however_many_stages_follow(make_trainer, root, splits_read):
     data, model = CIFAR10DataModule(str(root), **SIZES), MLPClassifier(MLP([4]))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, data)
     first = data.train
     for stage in ("validate", "test", "test", "fit"):
         getattr(trainer, stage)(model, data)
-    assert parts_read["loaded"] == ["train", "test"]
+    assert splits_read["loaded"] == ["train", "test"]
     assert data.train is first
     assert "train" not in data._read  # held once, by the two splits
 
@@ -120,7 +120,7 @@ def test_the_splits_share_the_training_images(root):
     assert not train & val
 
 
-def test_the_seed_of_the_run_does_not_move_the_split(root):
+def test_the_seed_of_the_run_does_not_change_the_split(root):
     first, same, other = (
         CIFAR10DataModule(str(root), **SIZES, **seeds) for seeds in ({"seed": 0}, {"seed": 1}, {"split_seed": 1})
     )
@@ -153,8 +153,8 @@ def test_a_validation_split_of_all_images(root):
         data.setup("fit")
 
 
-@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")  # that was the intention
-def test_no_validation_split_no_loader(make_trainer, root):
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")  # as intended
+def test_without_a_validation_split_there_is_no_loader(make_trainer, root):
     data = CIFAR10DataModule(str(root), val_size=0, batch_size=16)
     trainer = make_trainer(max_epochs=1)
     trainer.fit(MLPClassifier(MLP([4])), data)
@@ -218,7 +218,7 @@ def test_an_augmentation_of_ones_own_is_one_class(make_trainer, root):
 
     def train(**options) -> tuple[torch.Tensor, torch.Tensor, CIFAR10DataModule]:
         record, data = Record(), CIFAR10DataModule(str(root), **SIZES, cutout_px=8, seed=2, **options)
-        make_trainer(max_epochs=2, callbacks=[record]).fit(MLPClassifier([4]), data)
+        make_trainer(max_epochs=2, callbacks=[record]).fit(MLPClassifier(MLP([4])), data)
         assert all(torch.equal(b.images, data.val.images[b.indices]) for b in record.val)
         return *(torch.cat(column) for column in list(zip(*record.train, strict=True))[::2]), data
 
@@ -228,7 +228,7 @@ def test_an_augmentation_of_ones_own_is_one_class(make_trainer, root):
     assert torch.equal(order, same_order)
     assert torch.equal(images, again)
     inverted = (images == 255 - plain).flatten(1).all(1)
-    assert (images == plain).flatten(1).all(1)[~inverted].all()  # what the other augmentations draw is as before
+    assert (images == plain).flatten(1).all(1)[~inverted].all()  # the other augmentations draw the same
     first, second = inverted.view(2, 40)
     assert 10 < first.sum() < 30
     assert not torch.equal(first, second)
@@ -240,7 +240,7 @@ def test_an_augmentation_of_ones_own_is_one_class(make_trainer, root):
     assert data.augmentations[1].share == 0.5
 
 
-def test_test_images_come_as_they_are(root):
+def test_test_images_are_not_augmented(root):
     data = CIFAR10DataModule(str(root), **SIZES)
     data.setup("test")
     expected = ClassFolders(root).decode("test")
@@ -267,7 +267,7 @@ def test_augmentation_can_be_turned_off_and_its_seed_set(root):
     assert not torch.equal(same[0], other[0])
 
 
-def test_batches_have_the_sizes_asked_for(root):
+def test_batch_sizes(root):
     data = CIFAR10DataModule(str(root), val_size=20, batch_size=20, eval_batch_size=5)
     data.setup("fit")
     data.setup("test")
@@ -275,7 +275,7 @@ def test_batches_have_the_sizes_asked_for(root):
     assert [[len(batch.labels) for batch in loader] for loader in loaders] == [[20, 20], [5] * 4, [5] * 4]
 
 
-# Where the data come from.
+# The source of the data.
 
 
 def test_synthetic_images_are_logged(log):
@@ -297,7 +297,7 @@ def test_real_images_do_not(log, root):
     assert data.describe()["source"] == "class folders"
 
 
-def test_synthetic_imagess_are_those_of_the_split_seed():
+def test_synthetic_images_are_those_of_the_split_seed():
     data = synthetic_data(split_seed=5, seed=9)
     data.setup("fit")
     data.setup("test")
@@ -307,7 +307,7 @@ def test_synthetic_imagess_are_those_of_the_split_seed():
     assert (len(data.train), len(data.val), len(data.test)) == (40, 20, 20)
 
 
-def test_a_description_says_what_was_read(root):
+def test_a_description_holds_what_was_read(root):
     data = CIFAR10DataModule(str(root), **SIZES)
     assert data.describe() == {"source": ""}
     data.setup("test")
@@ -321,12 +321,12 @@ def test_a_description_says_what_was_read(root):
     assert [data.size(name) for name in ("train", "val", "test")] == [40, 20, 20]
 
 
-def test_no_data_is_an_error_that_names_the_ways_on(make_trainer, tmp_path):
+def test_no_data_is_an_error_that_names_the_alternatives(make_trainer, tmp_path):
     with pytest.raises(ValueError, match=r"Expected `data\.root` to hold CIFAR-10[\s\S]*--data\.source synthetic"):
         make_trainer(max_epochs=1).fit(MLPClassifier(MLP([4])), CIFAR10DataModule(str(tmp_path / "none")))
 
 
-def test_the_root_is_given_or_of_the_environment_or_data(monkeypatch):
+def test_the_root_is_the_argument_or_the_variable_or_data(monkeypatch):
     assert default_root() == CIFAR10DataModule().root == Path("data")
     monkeypatch.setenv("CIFAR10_ROOT", "/elsewhere")
     assert default_root() == CIFAR10DataModule().root == Path("/elsewhere")
@@ -372,7 +372,7 @@ def test_all_problems_come_in_one_message():
 
 
 @pytest.mark.real
-def test_the_real_images_are_cut_evenly(real_root):
+def test_the_real_images_are_split_evenly(real_root):
     data = CIFAR10DataModule(str(real_root))
     data.setup("fit")
     data.setup("test")

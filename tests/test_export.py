@@ -55,10 +55,10 @@ def test_the_file_answers_as_the_checkpoint_for_any_number_of_images(run, form, 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_file_that_answers_otherwise_is_not_kept(run, capsys, monkeypatch):
     (run / "model.pt2").write_bytes(b"the old one")
-    monkeypatch.setattr(module, "compare", lambda found, expected: (0.5, len(expected) - 3))
+    monkeypatch.setattr(module, "difference", lambda found, expected: (0.5, len(expected) - 3))
     assert main(["export", "--run", str(run), "--format", "torch_export"]) == 2
     error = capsys.readouterr().err
-    assert "within 0.0001" in error
+    assert "by more than 0.0001" in error
     assert "same class on 497 of 500" in error
     assert (run / "model.pt2").read_bytes() == b"the old one"
     assert not list(run.glob(".*"))
@@ -66,8 +66,8 @@ def test_a_file_that_answers_otherwise_is_not_kept(run, capsys, monkeypatch):
 
 def test_the_check_sees_what_differs():
     expected = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
-    assert module.compare(expected + torch.tensor([[0.0, 0.25], [0.0, 0.0]]), expected) == (0.25, 2)
-    assert module.compare(expected.flip(1), expected)[1] == 0
+    assert module.difference(expected + torch.tensor([[0.0, 0.25], [0.0, 0.0]]), expected) == (0.25, 2)
+    assert module.difference(expected.flip(1), expected)[1] == 0
 
 
 def test_missing_packages_are_one_message(run, capsys, monkeypatch):

@@ -96,17 +96,20 @@ def test_averaged_weights_are_those_of_the_figures(monkeypatch):
 def test_a_new_figure_is_a_function_and_an_entry(monkeypatch, capsys):
     def class_counts(shown: Evaluated) -> Figure:
         figure = new_figure(4, 3, f"Images of each class, {shown.title}")
-        figure.add_subplot().bar(range(10), torch.bincount(shown.labels, minlength=10))
+        figure.add_subplot().bar(range(10), torch.bincount(shown.labels, minlength=10).tolist())
         return figure
 
     monkeypatch.setitem(FIGURES, "class_counts", class_counts)
     run = fit(*MLP, "--figures.show=[class_counts]")
     assert drawn(run) == {"val/class_counts": [10]}
     assert main(["test", "--run", str(run)]) == 0
-    assert Image.open(run / "figures/test_class_counts.png").size == (400, 300)
+    with Image.open(run / "figures/test_class_counts.png") as image:
+        assert image.size == (400, 300)
     assert main(["report", "--run", str(run)]) == 0
     assert (run / "report/figures/class_counts.png").is_file()
-    assert re.search(r"!\[class_counts, .*\]\(figures/class_counts.png\)", (run / "report/report.md").read_text())
+    assert re.search(
+        r"!\[Images of each class, .*\]\(figures/class_counts.png\)", (run / "report/report.md").read_text()
+    )
 
 
 class Headless(nn.Module):

@@ -23,7 +23,7 @@ def root(tmp_path):
 
 
 def png_header(width, height):
-    """A PNG that claims a size and has hardly any pixels."""
+    """Return a PNG with a size in its header and hardly any pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -33,9 +33,9 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("part", "n", "seed"), [("train", 4, 0), ("test", 2, 1)])
-def test_decodes_what_was_written(root, part, n, seed):
-    split = ClassFolders(root).decode(part)
+@pytest.mark.parametrize(("split", "n", "seed"), [("train", 4, 0), ("test", 2, 1)])
+def test_decodes_what_was_written(root, split, n, seed):
+    split = ClassFolders(root).decode(split)
     labels = torch.arange(10).repeat_interleave(n)
     images = torch.from_numpy(random_images(labels.numpy(), seed))
     assert torch.equal(split.labels, labels)
@@ -72,7 +72,7 @@ def test_other_modes_and_suffixes_become_rgb(root, mode, name, options):
     split = ClassFolders(root).decode("test")
     assert len(split) == 21
     with Image.open(path) as stored:
-        # Alpha only tells how to blend: the colours below it are the pixels.
+        # Alpha is only for blending: the pixels are the colours below it.
         expected = np.asarray(stored.convert("RGBA" if "A" in mode or mode == "P" else "RGB").convert("RGB"))
     assert np.array_equal(split.images[0].permute(1, 2, 0).numpy(), expected)
 
@@ -131,7 +131,7 @@ def test_other_formats_are_not_decoded(root):
 
 
 def test_pictures_that_are_not_read_are_named(root):
-    """Nothing that looks like a picture of a class is left out without a word."""
+    """No file that looks like a picture of a class is skipped silently."""
     cat = root / "train" / "cat"
     nested = cat / "more" / "a"
     nested.mkdir(parents=True)
@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_listed_below_a_class_folder_is_named(root, monk
         ClassFolders(root).key("train")
 
 
-def test_links_in_a_circle_are_named(root):
+def test_cyclic_links_are_named(root):
     cat = root / "train" / "cat"
     os.symlink("loop.png", cat / "loop.png")
     with pytest.raises(ValueError, match=r"1 of 41 that are not:\n  \S+/loop.png: not a regular file\n"):
@@ -198,7 +198,7 @@ def test_pictures_beside_the_class_folders_are_named(root):
 
 
 def test_damaged_metadata_do_not_warn(root):
-    """A JPEG whose EXIF data end too early is read in silence; pytest turns warnings into errors."""
+    """A JPEG with truncated EXIF data is read without a warning; pytest turns warnings into errors."""
     path = root / "test" / "airplane" / "!cut.jpg"
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHLL", 1, 0x11A, 5, 1, 4000)
     Image.new("RGB", (32, 32), (10, 200, 30)).save(path, exif=exif)
@@ -207,13 +207,13 @@ def test_damaged_metadata_do_not_warn(root):
     assert ClassFolders(root).decode("test").images[0, :, 16, 16].tolist() == pytest.approx([10, 200, 30], abs=2)
 
 
-def test_an_error_without_words_is_named(root, monkeypatch):
+def test_an_error_without_a_message_is_named_by_its_type(root, monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *args, **options: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(ValueError, match=r"20 of 20 that are not:\n  \S+/0000_airplane.png: MemoryError\n"):
         ClassFolders(root).decode("test")
 
 
-def test_a_wrong_size_is_told_before_any_pixel_is_decoded(root, monkeypatch):
+def test_a_wrong_size_is_reported_before_any_pixel_is_decoded(root, monkeypatch):
     (root / "train" / "cat" / "large.png").write_bytes(png_header(9_000, 9_000))
     decoded = []
     load = ImageFile.ImageFile.load
@@ -243,13 +243,13 @@ def test_missing_and_unknown_folders_in_one_message(root):
     assert str(root) in str(caught.value)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_missing_part(root, part):
-    shutil.rmtree(root / part)
-    with pytest.raises(ValueError, match=f"missing: {', '.join(f'{part}/{name}' for name in CLASSES)}"):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_missing_split(root, split):
+    shutil.rmtree(root / split)
+    with pytest.raises(ValueError, match=f"missing: {', '.join(f'{split}/{name}' for name in CLASSES)}"):
         ClassFolders(root)
-    (root / part).write_text("a file")
-    with pytest.raises(ValueError, match=f"missing: {part}/airplane"):
+    (root / split).write_text("a file")
+    with pytest.raises(ValueError, match=f"missing: {split}/airplane"):
         ClassFolders(root)
 
 
@@ -272,12 +272,12 @@ def test_class_folder_that_vanishes(root):
         source.key("train")
 
 
-@pytest.mark.parametrize(("part", "other"), [("train", "test"), ("test", "train")])
-def test_the_other_part_is_not_opened(root, part, other):
+@pytest.mark.parametrize(("split", "other"), [("train", "test"), ("test", "train")])
+def test_the_other_split_is_not_opened(root, split, other):
     source = ClassFolders(root)
-    expected = (source.key(part), source.decode(part).fingerprint)
+    expected = (source.key(split), source.decode(split).fingerprint)
     shutil.rmtree(root / other)
-    assert (source.key(part), source.decode(part).fingerprint) == expected
+    assert (source.key(split), source.decode(split).fingerprint) == expected
 
 
 def test_key_follows_the_files(root):

@@ -32,7 +32,7 @@ def random_split(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def epoch_of(n: int, epoch: int, batch_size: int, world_size: int, seed: int = 0) -> dict[int, torch.Tensor]:
-    """The augmented images of an epoch by their index, from all processes."""
+    """Return the augmented images of an epoch by their index, from all processes."""
     images, labels = random_split(n)
     seen = {}
     for rank in range(world_size):
@@ -60,12 +60,12 @@ def same(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> bool:
 
 
 @given(n=st.integers(1, 300), batch_size=st.integers(1, 70), world_size=st.integers(1, 9))
-def test_bounds_cut_the_samples_fairly(n, batch_size, world_size):
+def test_bounds_divide_the_samples_evenly(n, batch_size, world_size):
     if n < world_size:
         with pytest.raises(ValueError, match=f"one image for each of the {world_size} processes, got {n} images"):
             batch_bounds(n, batch_size, 0, world_size)
         return
-    ranks = [batch_bounds(n, batch_size, rank, world_size) for rank in range(world_size)]
+    ranks = [[bounds[:2] for bounds in batch_bounds(n, batch_size, rank, world_size)] for rank in range(world_size)]
     steps = {len(bounds) for bounds in ranks}
     assert len(steps) == 1
     assert steps.pop() <= -(-n // (batch_size * world_size))
@@ -73,15 +73,30 @@ def test_bounds_cut_the_samples_fairly(n, batch_size, world_size):
     sizes = [last - first for bounds in ranks for first, last in bounds]
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 1
-    # One image a process and step is not to be had when the last step would leave some process without.
+    # One image per process and step is impossible if the last step would leave a process without an image.
     assert max(sizes) <= (2 if batch_size == 1 and n % world_size else batch_size)
+
+
+@given(n=st.integers(1, 300), images=st.integers(1, 20), parts=st.integers(1, 8))
+def test_weights_make_the_mean_over_batches_the_mean_over_images(n, images, parts):
+    if n < parts:
+        with pytest.raises(ValueError, match=f"each of the {parts} batches of a step, got {n} images|processes"):
+            batch_bounds(n, images, 0, 1, parts)
+        return
+    losses = [float(i**2 % 7) for i in range(n)]
+    bounds = batch_bounds(n, images, 0, 1, parts)
+    for i in range(0, len(bounds), parts):
+        step = bounds[i : i + parts]
+        seen = losses[step[0].first : step[-1].last]
+        means = [weight * sum(losses[first:last]) / (last - first) for first, last, weight in step]
+        assert sum(means) / parts == pytest.approx(sum(seen) / len(seen))
 
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "world_size"),
     [(1, 1, 1), (10, 3, 1), (10, 100, 1), (23, 4, 3), (5, 1, 2), (64, 8, 8), (9, 5, 9)],
 )
-def test_every_sample_comes_exactly_once_an_epoch(n, batch_size, world_size):
+def test_every_sample_appears_exactly_once_per_epoch(n, batch_size, world_size):
     assert sorted(epoch_of(n, 0, batch_size, world_size)) == list(range(n))
 
 
@@ -132,7 +147,7 @@ def test_an_iteration_draws_from_no_global_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_evaluation_takes_the_images_as_they_stand():
+def test_evaluation_neither_shuffles_nor_augments():
     images, labels = random_split(20)
     loader = BatchLoader(images, labels, 6)
     for epoch in (0, 1):
@@ -143,7 +158,7 @@ def test_evaluation_takes_the_images_as_they_stand():
         assert torch.equal(torch.cat([batch.labels for batch in batches]), labels)
 
 
-def test_augmenting_leaves_the_data_alone():
+def test_augmenting_does_not_change_the_data():
     images, labels = random_split(20)
     before = images.clone()
     for batch in BatchLoader(images, labels, 6, augmentations=ALL):
@@ -214,7 +229,7 @@ def test_values_are_stretched_from_the_first_epoch_to_the_last():
 
 
 class OneBatch:
-    """A loader of somebody's own."""
+    """A custom loader."""
 
     def __init__(self, batch: object) -> None:
         self.batch = batch

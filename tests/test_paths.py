@@ -14,7 +14,6 @@ from tiny import DATA, MLP
 
 from cifar_lightning import export
 from cifar_lightning.__main__ import main
-from cifar_lightning.data.__main__ import main as data_main
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.files import expand_arguments, expand_options, expanded, user_path
 from cifar_lightning.report import command as report
@@ -181,13 +180,13 @@ def test_a_path_for_argparse(home):
 def test_the_data_root(home, monkeypatch, capsys):
     monkeypatch.setenv("CIFAR10_ROOT", "~/data")
     assert CIFAR10DataModule().root == home / "data"
-    assert data_main([]) == 3
-    assert data_main(["--root=$SCRATCH"]) == 3
+    assert main(["data"]) == 3
+    assert main(["data", "--root=$SCRATCH"]) == 3
     said = capsys.readouterr().err
     assert f": {home}/data\n" in said
     assert f": {home}/scratch\n" in said
     monkeypatch.setenv("CIFAR10_ROOT", "$NOPE")
-    assert data_main([]) == 2
+    assert main(["data"]) == 2
     assert "error: Expected a path as `CIFAR10_ROOT`, got '$NOPE'" in capsys.readouterr().err
 
 

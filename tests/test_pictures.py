@@ -1,4 +1,4 @@
-"""Each file among a person's pictures is read rightly or skipped by name, and none is lost for another's sake."""
+"""Each picture of a user is read correctly or reported as skipped, whatever the other files are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAKERS = (odd_pictures.turned, odd_pictures.formats_and_modes, odd_pictures.dama
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, list[Case]]:
-    """A folder of all odd pictures, and its files in the order of their paths."""
+    """Return a folder of all odd pictures, and its files in the order of their paths."""
     folder = tmp_path_factory.mktemp("made")
     cases = [case._replace(name=f"{m.__name__}/{case.name}") for m in MAKERS for case in m(folder / m.__name__)]
     return folder, sorted(cases, key=lambda case: Path(case.name))
@@ -39,7 +39,7 @@ def made(tmp_path_factory) -> tuple[Path, list[Case]]:
 
 @pytest.fixture
 def shown(monkeypatch) -> list[torch.Tensor]:
-    """Batches of images that a network has seen, which stands in for that of a run."""
+    """Return the list of batches that reach the network, which replaces that of a run."""
     batches: list[torch.Tensor] = []
 
     def predict_logits(images: torch.Tensor, tta: str) -> torch.Tensor:
@@ -47,23 +47,23 @@ def shown(monkeypatch) -> list[torch.Tensor]:
         return torch.zeros(len(images), 10)
 
     network = SimpleNamespace(device=torch.device("cpu"), predict_logits=predict_logits)
-    monkeypatch.setattr(inference, "load_trained", lambda run: (network, None))
+    monkeypatch.setattr(inference, "load", lambda run: network)
     return batches
 
 
 def predict(*paths: Path | str) -> int:
-    """The exit status of a prediction, which is written to `out`."""
+    """Return the exit status of a prediction, which is written to `out`."""
     return inference.predict_pictures(["--run", "run", "--output", "out", "--images", *map(str, paths)])
 
 
 def skipped(caplog) -> dict[str, str]:
-    """What the log says about each file that was skipped."""
+    """Return the reason in the log for each skipped file."""
     lines = [record.getMessage() for record in caplog.records]
     assert not any(line.splitlines()[1:] for line in lines)
     return dict(re.fullmatch(r"Skipped (.*?): (.+)", line).groups() for line in lines if line.startswith("Skipped "))
 
 
-def test_every_file_is_read_rightly_or_skipped_by_name(made, shown, caplog, capfd):
+def test_every_file_is_read_correctly_or_reported_as_skipped(made, shown, caplog, capfd):
     """pytest turns warnings of Pillow into errors, which would make good pictures unreadable."""
     folder, cases = made
     caplog.set_level(logging.INFO, "cifar_lightning")
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_listed_is_named(shown, caplog, monkeypatch):
     assert len(torch.cat(shown)) == 1
 
 
-def test_what_is_named_is_read_though_it_is_hidden():
+def test_hidden_files_are_read_when_given():
     for name in (".hidden.png", "__MACOSX/a.png", ".folder/b.png", "._c.png", "plain"):
         Path(name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (32, 32), (7, 8, 9)).save(name, "PNG")
@@ -183,7 +183,7 @@ def test_other_files_are_counted_in_one_line(caplog):
     assert record.getMessage() == expected
 
 
-def test_a_folder_without_pictures_and_a_path_that_is_not_there_are_errors():
+def test_a_folder_without_pictures_and_a_missing_path_are_errors():
     Path("mine/.git").mkdir(parents=True)
     for name in ("mine/notes.txt", "mine/.git/a.png", "mine/._a.png"):
         Path(name).write_bytes(b"x")
@@ -198,7 +198,7 @@ def test_a_folder_without_pictures_and_a_path_that_is_not_there_are_errors():
 
 
 def test_ghostscript_never_starts(monkeypatch):
-    """Whatever a file is named: what it holds would be a program."""
+    """Whatever the name of the file: PostScript is a program."""
     drawing = odd_pictures.encoded(np.zeros((32, 32, 3), np.uint8), "EPS")
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: pytest.fail("it was started"))
     for name in ("a.eps", "a.ps", "a.png", "a"):
@@ -210,7 +210,7 @@ def test_ghostscript_never_starts(monkeypatch):
 
 
 @given(st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name))
-def test_a_readable_name_is_one_line_and_tells_the_bytes(name):
+def test_a_readable_name_is_one_line_and_keeps_the_bytes(name):
     text = readable(os.fsdecode(name))
     assert len(f"{text}.".splitlines()) == 1
     assert not any(character < " " for character in text)

@@ -13,7 +13,7 @@ from trees import ARCHIVE, FOLDER, write_class_folders, write_official
 from cifar_lightning.data import cache, official
 from cifar_lightning.data.sources import find_source, load_images
 
-THREE_WAYS = (
+ALTERNATIVES = (
     "put the official archive or class folders at --data.root, or set CIFAR10_ROOT",
     "--data.download true",
     "--data.source synthetic",
@@ -61,7 +61,7 @@ def test_nothing_there(tmp_path, monkeypatch, exists):
     with pytest.raises(ValueError, match=r"Expected `data\.root` to hold CIFAR-10") as caught:
         find_source(Path("data"), download=False)
     message = str(caught.value)
-    for text in (f"{FOLDER}/", ARCHIVE, "train/<class>/", "test/<class>/", str(tmp_path / "data"), *THREE_WAYS):
+    for text in (f"{FOLDER}/", ARCHIVE, "train/<class>/", "test/<class>/", str(tmp_path / "data"), *ALTERNATIVES):
         assert text in message
     assert ("a folder that does not exist" in message) is not exists
     assert Path("data").exists() is exists
@@ -74,7 +74,7 @@ def test_root_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("download", [False, True])
-def test_broken_source_is_no_reason_to_try_the_next(root, download):
+def test_a_damaged_source_is_an_error_even_if_there_is_another(root, download):
     write_class_folders(root)
     manifest = write_official(root, archive=True)
     write_official(root)
@@ -91,15 +91,15 @@ def test_broken_source_is_no_reason_to_try_the_next(root, download):
         find_source(root, download, manifest)
 
 
-def test_failed_download_names_the_cause_and_the_ways_on(tmp_path, root):
+def test_failed_download_names_the_cause_and_the_alternatives(tmp_path, root):
     manifest = write_official(tmp_path / "elsewhere")  # its URL is a closed port
     with pytest.raises(ValueError, match=r"Cannot download http://127.0.0.1:9/\S+: .*refused") as caught:
         find_source(root, download=True, manifest=manifest)
-    for text in THREE_WAYS:
+    for text in ALTERNATIVES:
         assert text in str(caught.value)
 
 
-def test_download_is_taken(root, monkeypatch):
+def test_the_download_is_used(root, monkeypatch):
     fetched = []
     monkeypatch.setattr(
         "cifar_lightning.data.sources.download_archive",
@@ -159,10 +159,10 @@ def test_read_only_roots(tmp_path):
     cached, fresh = tmp_path / "cached", tmp_path / "fresh"
     for root in (cached, fresh):
         write_class_folders(root)
-    for part in ("train", "test"):
-        load_images(find_source(cached, download=False), part, cached)
+    for split in ("train", "test"):
+        load_images(find_source(cached, download=False), split, cached)
     command = [sys.executable, "-c", READ_ONLY, str(cached), str(fresh)]
-    if os.geteuid() == 0:  # Permission bits bind root only without these capabilities.
+    if os.geteuid() == 0:  # permission bits apply to root only without these capabilities
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             pytest.skip("root needs setpriv to be without write permission")
@@ -179,8 +179,8 @@ def test_read_only_roots(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     decoding = [line for line in lines if line.startswith("Decoding")]
-    # The cache in the first root is read; the second is decoded into the user's folder, then, when that cannot be
-    # written either, each time: twice a part.
+    # The cache in the first root is read. The second root is decoded into the user's folder, and, when that cannot be
+    # written either, each time: twice per split.
     assert [line.split(" (")[0] for line in decoding] == [
         f"Decoding the {part} images of {fresh}" for part in ("training", "test", *["training"] * 2, *["test"] * 2)
     ]

@@ -11,7 +11,7 @@ from cifar_lightning.data.split import ImageSet, content_fingerprint, stratified
 
 
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=200), share=st.floats(0, 1), seed=st.integers(0, 2**31))
-def test_a_stratified_cut(labels, share, seed):
+def test_a_stratified_split(labels, share, seed):
     labels = torch.tensor(labels)
     n = len(labels)
     val_size = min(int(share * n), n - 1)
@@ -32,15 +32,15 @@ def test_the_official_sizes_give_every_class_the_same():
     assert torch.bincount(labels[train]).tolist() == [4500] * 10
 
 
-def test_what_rounding_leaves_goes_to_the_largest_remainders():
-    # Shares of 7 of 20: 3.5, 2.1 and 1.4; at a tie of all, the lowest classes.
+def test_the_largest_remainders_get_the_rest_of_rounding():
+    # Shares of 7 of 20: 3.5, 2.1 and 1.4; if all tie, the lowest classes.
     labels = torch.tensor([0] * 10 + [1] * 6 + [2] * 4)
     assert torch.bincount(labels[stratified_indices(labels, 7, 0)[1]]).tolist() == [4, 2, 1]
     labels = torch.arange(10).repeat(3)
     assert labels[stratified_indices(labels, 3, 0)[1]].sort().values.tolist() == [0, 1, 2]
 
 
-def test_the_seed_and_nothing_else_decides():
+def test_the_split_depends_on_the_seed_alone():
     labels = torch.arange(10).repeat(20)
     first = stratified_indices(labels, 40, 7)
     torch.manual_seed(99)

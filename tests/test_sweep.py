@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 import re
@@ -16,9 +15,7 @@ import pytest
 from observe import descendants, listening, processes, wait_until
 from tiny import state_sha256
 
-from cifar_lightning.sweeps.command import with_predictions
 from cifar_lightning.sweeps.execute import RunDiedError, done, execute, next_command
-from cifar_lightning.sweeps.groups import RunRecord
 from cifar_lightning.sweeps.plan import PlannedRun, Prune, Sweep
 
 ROOT = Path(__file__).parents[1]
@@ -216,19 +213,24 @@ def test_a_run_that_does_worse_than_the_others_is_pruned():
 def test_numbers_that_are_kept_stand_for_their_runs(undisturbed, tmp_path):
     finish(start(undisturbed, "--no-estimate", "--results", str(tmp_path / "kept")))
     kept = tmp_path / "kept/smoke"
-    assert len(list(kept.glob("*/result.json"))) == 8
-    assert {path.name for path in kept.glob("*seed*/*")} == {"metrics.csv", "result.json"}
+    assert {path.name for path in kept.iterdir()} == {"runs.json", "comparison"}
+    rows = json.loads((kept / "runs.json").read_text())["runs"]
+    runs = {path.parent.name: path.parent for path in (undisturbed / "smoke").glob("*/result.json")}
+    assert [row["id"] for row in rows] == sorted(runs)
+    for row in rows:
+        run = runs[row["id"]]
+        assert row["result"] == json.loads((run / "result.json").read_text())
+        with (run / "metrics.csv").open() as file:
+            lines = list(csv.DictReader(file))
+        assert row["history"] == {name: [float(line[name]) for line in lines] for name in lines[0]}
     # Another machine, which has only them.
     out = finish(start(tmp_path / "new", "--no-estimate", "--results", str(tmp_path / "kept")))
     assert "8 runs, 8 of them done" in out
     assert not list((tmp_path / "new").glob("smoke/*/result.json"))
-    with (kept / "comparison/compare.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [[cell for column, cell in row.items() if column != "fit, s"] for row in rows] == table(undisturbed)
-
-
-def test_predictions_are_found_where_they_are():
-    kept = RunRecord(Path("kept/smoke/one"), 0, {}, {}, {})
-    assert with_predictions(kept, Path("logs/smoke")) is kept
-    Path("logs/smoke/one/predictions").mkdir(parents=True)
-    assert with_predictions(kept, Path("logs/smoke")) == dataclasses.replace(kept, folder=Path("logs/smoke/one"))
+    assert table(kept.parent) == table(undisturbed)
+    # Runs of an earlier plan stay.
+    extra = {**rows[0], "id": "another"}
+    (kept / "runs.json").write_text(json.dumps({"name": "smoke", "metric": "val/acc", "runs": [*rows[1:], extra]}))
+    finish(start(undisturbed, "--no-estimate", "--results", str(tmp_path / "kept")))
+    assert json.loads((kept / "runs.json").read_text())["runs"] == sorted([*rows, extra], key=lambda row: row["id"])
+    assert table(kept.parent) == table(undisturbed)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lightning.terminal import LossyStream, run_command, run_script, stray_rank
+from cifar_lightning.__main__ import main
+from cifar_lightning.logs import LossyStream
+from cifar_lightning.main import run_with_messages
+from cifar_lightning.processes import stray_rank
 
 TINY = [
     "fit",
@@ -64,7 +67,7 @@ def test_a_reader_that_has_gone_costs_no_training():
     os.close(reading)
     said = trained(stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
-    assert said.count("Could not write to standard output: Broken pipe. The program goes on.\n") == 1
+    assert said.count("Could not write to standard output: Broken pipe. The program continues.\n") == 1
     assert "Run folder: lightning_logs" in said
     assert "Exception ignored" not in said
     assert "Traceback" not in said
@@ -90,9 +93,9 @@ def test_the_status_is_that_of_the_work(error, monkeypatch):
         print("kept", file=sys.stderr)
         return 7
 
-    assert run_script(work) == 7
+    assert run_with_messages(work) == 7
     reason = getattr(error, "strerror", None) or error
-    assert err.getvalue() == f"Could not write to standard output: {reason}. The program goes on.\nkept\n"
+    assert err.getvalue() == f"Could not write to standard output: {reason}. The program continues.\nkept\n"
     assert (sys.stdout, sys.stderr) == (out, err)
 
 
@@ -106,14 +109,14 @@ def test_what_can_be_written_is_whole(monkeypatch):
             sys.stdout.write(text)
         return 0
 
-    assert run_script(work) == 0
+    assert run_with_messages(work) == 0
     assert out.getvalue() == "one\ntwo\n"
 
 
 def test_streams_that_are_closed_from_the_start(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert run_script(lambda: print("nowhere", file=sys.stderr) or sys.stderr.isatty() + 5) == 5
+    assert run_with_messages(lambda: print("nowhere", file=sys.stderr) or sys.stderr.isatty() + 5) == 5
 
 
 def test_errors_of_the_work_are_not_swallowed(capsys):
@@ -121,7 +124,7 @@ def test_errors_of_the_work_are_not_swallowed(capsys):
         with open("missing/file", "w"):
             return 0
 
-    assert run_script(fail) == 2
+    assert run_with_messages(fail) == 2
     assert "error: Expected to read or write missing/file, got: No such file" in capsys.readouterr().err
 
 
@@ -154,9 +157,9 @@ def test_processes_of_a_launcher_pass(launcher, monkeypatch):
 def test_a_stray_rank_is_refused_before_anything_is_made(given, got, monkeypatch, capsys):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert run_command(TINY) == 2
+    assert main(TINY) == 2
     (message,) = capsys.readouterr().err.splitlines()
     rank = next(iter(given))
-    assert message.startswith(f"error: Expected {rank} to be the number of this process, set by a launcher")
-    assert f"got {got}. Take it away with `unset {rank}`" in message
+    assert message.startswith(f"error: Expected {rank} to be the rank of this process, set by a launcher")
+    assert f"got {got}. Remove it with `unset {rank}`" in message
     assert not os.listdir()

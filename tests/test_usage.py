@@ -19,7 +19,7 @@ from tiny import DATA, MLP
 
 from cifar_lightning import export, inference
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.data import command as data
 from cifar_lightning.report import command as report
 from cifar_lightning.sweeps import command as sweep
 from cifar_lightning.sweeps import compare
@@ -27,16 +27,15 @@ from cifar_lightning.usage.command_parser import ArgumentParser
 from cifar_lightning.usage.config_files import UsageError, parse_config
 from cifar_lightning.usage.names import ELSEWHERE, OLD, USUAL_NAMES
 
-PARSERS = {"export": export.parser(), "report": report.parser(), "predict": inference.parser()}
-SCRIPTS = {"sweep": sweep.parser(), "compare": compare.parser()}
+PARSERS = {
+    "export": export.parser(),
+    "report": report.parser(),
+    "predict": inference.parser(),
+    "sweep": sweep.parser(),
+    "compare": compare.parser(),
+    "data": data.parser(),
+}
 INNER_LIFE = ("Traceback", "Union", "NestedArg", "Namespace", "usage:", "init_args", "subtypes", "class 'Nonetype")
-
-
-@pytest.fixture
-def fit_alone(monkeypatch):
-    """A command line of one command, which is made in a quarter of the time."""
-    fit = CifarCLI.subcommands()["fit"]
-    monkeypatch.setattr(CifarCLI, "subcommands", staticmethod(lambda: {"fit": fit}))
 
 
 def config_of(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
@@ -48,7 +47,6 @@ def config_of(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
     return yaml.safe_load(capsys.readouterr().out)
 
 
-@pytest.mark.usefixtures("fit_alone")
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.line[-60:] or "nothing")
 def test_a_mistake_gets_one_short_message(mistake):
     status, said = messages.make(mistake)
@@ -65,13 +63,13 @@ def test_a_mistake_gets_one_short_message(mistake):
 def test_options_of_other_commands_are_known_by_their_parsers():
     options = {
         option.lstrip("-")
-        for parser in [*PARSERS.values(), *SCRIPTS.values()]
+        for parser in PARSERS.values()
         for action in parser._actions
         for option in action.option_strings
         if option.startswith("--")
     }
-    of_fit = {"help", "run", "save_dir", "tta"}  # tta: `--model.tta` is near
-    assert set(ELSEWHERE) == options - of_fit
+    of_fit = {"help", "run", "save_dir", "tta", "root", "download"}  # `--model.tta` and `--data.root` are near
+    assert set(ELSEWHERE) == options - of_fit | {"test"}  # which `validate` has not
 
 
 def test_names_from_elsewhere_lead_to_options_that_there_are(capsys):
@@ -90,7 +88,6 @@ def test_names_from_elsewhere_lead_to_options_that_there_are(capsys):
 # ---- configuration files ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("fit_alone")
 def test_files_that_set_nothing_and_a_byte_order_mark(capsys):
     Path("empty.yaml").write_text("")
     Path("comments.yaml").write_text("# data:\n#   batch_size: 3\n")
@@ -100,7 +97,6 @@ def test_files_that_set_nothing_and_a_byte_order_mark(capsys):
     assert config_of(capsys, "--config", "comments.yaml", *MLP) == config_of(capsys, *MLP)
 
 
-@pytest.mark.usefixtures("fit_alone")
 def test_a_pipe_is_read_once_and_checked_like_a_file(capsys):
     def piped(text: str) -> str:
         os.mkfifo("pipe") if not Path("pipe").exists() else None
@@ -113,7 +109,6 @@ def test_a_pipe_is_read_once_and_checked_like_a_file(capsys):
     assert "in pipe with `data` once, got it in lines 1 and 2" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("fit_alone")
 def test_a_configuration_as_text_and_one_before_the_command(capsys):
     text = '{"data": {"batch_size": 7}}'
     assert config_of(capsys, "--config", text, *MLP)["data"]["batch_size"] == 7
@@ -124,7 +119,6 @@ def test_a_configuration_as_text_and_one_before_the_command(capsys):
     assert "`data.batch_siz` in levels.yaml (line 3)" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("fit_alone")
 def test_a_file_in_place_of_a_group_is_read_by_the_same_door(capsys):
     Path("data.yaml").write_text("batch_size: 7\n")
     Path("config.yaml").write_text("data: data.yaml\n")
@@ -159,7 +153,7 @@ def test_a_file_without_permission(monkeypatch, capsys):
 
 
 def test_help_is_whole_and_debug_shows_the_traceback(capsys):
-    for args, words in ((["--help"], "predict"), (["fit", "--help"], "--data.batch_size"), (["report", "-h"], "--run")):
+    for args, words in ((["fit", "--help"], "--data.batch_size"), (["report", "-h"], "--run")):
         with pytest.raises(SystemExit) as exit_:
             main(args)
         assert exit_.value.code == 0
@@ -169,14 +163,14 @@ def test_help_is_whole_and_debug_shows_the_traceback(capsys):
     assert isinstance(caught.value.__cause__, argparse.ArgumentError)
 
 
-def test_scripts_speak_in_the_same_manner():
+def test_commands_without_a_trainer_have_the_same_messages():
     for name, args, words in (
-        ("sweep", ["x.yaml", "--dry_run"], "Did you mean `--dry-run`?"),
+        ("sweep", ["x.yaml", "--dry_rnu"], "Did you mean `--dry_run`?"),
         ("sweep", [], "Expected YAML: the sweep"),
         ("compare", ["a", "b", "--metrik", "val/acc"], "Did you mean `--metric`?"),
     ):
         with pytest.raises(UsageError, match=re.escape(words)), contextlib.redirect_stderr(io.StringIO()) as said:
-            SCRIPTS[name].parse_args(args)
+            PARSERS[name].parse_args(args)
         assert said.getvalue() == ""
 
 

@@ -23,18 +23,18 @@ ARCHIVE = "cifar-10-python.tar.gz"
 
 
 def random_images(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Noise around a colour that tells the class: uint8 (N, 3, 32, 32) for labels (N,)."""
+    """Return noise around a colour for each class: uint8 (N, 3, 32, 32) for labels (N,)."""
     rng = np.random.default_rng(seed)
     colours = np.random.default_rng(10).integers(40, 216, size=(10, 3))
     noise = rng.integers(-40, 40, size=(len(labels), 3, 32, 32))
     return (colours[labels][:, :, None, None] + noise).astype(np.uint8)
 
 
-_PicklerInPython: Any = pickle._Pickler  # The C one cannot be taught another format.
+_PicklerInPython: Any = pickle._Pickler  # the C implementation cannot be extended
 
 
 class _Python2Pickler(_PicklerInPython):
-    """Writes what Python 2 and its NumPy wrote: byte strings, the old name of a function, numbers for booleans."""
+    """Write as Python 2 and its NumPy did: byte strings, the old name of a function, numbers for booleans."""
 
     dispatch: ClassVar[dict[type, Callable[..., None]]] = dict(_PicklerInPython.dispatch)
 
@@ -62,14 +62,14 @@ class _Python2Pickler(_PicklerInPython):
 
 
 def python2_pickle(value: object) -> bytes:
-    """Bytes of a protocol 2 pickle as in the official files."""
+    """Return the bytes of a protocol 2 pickle as in the official files."""
     file = io.BytesIO()
     _Python2Pickler(file, protocol=2).dump(value)
     return file.getvalue()
 
 
 def batch(n: int, seed: int, title: str = "training batch 1 of 5") -> dict[bytes, object]:
-    """The content of one official batch file: n images, the classes in turn in a seeded order."""
+    """Return the content of one official batch file: n images, all classes equally often, in a seeded order."""
     labels = np.random.default_rng(seed).permutation(np.arange(n) % 10)
     return {
         b"batch_label": title.encode(),
@@ -80,7 +80,7 @@ def batch(n: int, seed: int, title: str = "training batch 1 of 5") -> dict[bytes
 
 
 def manifest_of(files: dict[str, bytes], archive: bytes = b"", url: str = "http://127.0.0.1:9/none.tar.gz") -> Manifest:
-    """The manifest under which these batch files, by name, and this archive are the official ones."""
+    """Return the manifest that declares these batch files, by name, and this archive official."""
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     return Manifest(
         url=url,
@@ -93,7 +93,7 @@ def manifest_of(files: dict[str, bytes], archive: bytes = b"", url: str = "http:
 
 
 def batch_files(n_per_batch: int = 20, seed: int = 0) -> dict[str, bytes]:
-    """The six batch files by name; n_per_batch images each."""
+    """Return the six batch files by name; n_per_batch images each."""
     files = {
         f"data_batch_{i}": python2_pickle(batch(n_per_batch, seed * 10 + i, f"training batch {i} of 5"))
         for i in range(1, 6)
@@ -102,7 +102,7 @@ def batch_files(n_per_batch: int = 20, seed: int = 0) -> dict[str, bytes]:
 
 
 def tar_gz(files: dict[str, bytes]) -> bytes:
-    """A .tar.gz of these files, by member name, below the official folder when the name has no slash."""
+    """Return a .tar.gz of these files, by member name, in the official folder if the name has no slash."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         folder = tarfile.TarInfo(FOLDER)
@@ -112,11 +112,11 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
             member = tarfile.TarInfo(name if "/" in name else f"{FOLDER}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return gzip.compress(buffer.getvalue(), mtime=0)  # No time inside: the same files give the same MD5.
+    return gzip.compress(buffer.getvalue(), mtime=0)  # no time inside, so that equal files have equal MD5 sums
 
 
 def write_official(root: Path, n_per_batch: int = 20, seed: int = 0, archive: bool = False) -> Manifest:
-    """Writes the six official batch files, or the archive of them, and returns the manifest that fits them.
+    """Write the six official batch files, or the archive of them, and return the manifest that matches them.
 
     Args:
         root: the data root; created.
@@ -130,7 +130,7 @@ def write_official(root: Path, n_per_batch: int = 20, seed: int = 0, archive: bo
         "readme.html": b"<html></html>",
     }
     root.mkdir(parents=True, exist_ok=True)
-    packed = tar_gz({**dict(reversed(files.items())), **meta})  # The official archive is not sorted by name either.
+    packed = tar_gz({**dict(reversed(files.items())), **meta})  # the official archive is not sorted by name
     if archive:
         (root / ARCHIVE).write_bytes(packed)
     else:
@@ -141,7 +141,7 @@ def write_official(root: Path, n_per_batch: int = 20, seed: int = 0, archive: bo
 
 
 def write_class_folders(root: Path, train_per_class: int = 4, test_per_class: int = 2, seed: int = 0) -> None:
-    """Writes PNGs as `train/<class>/<n>_<class>.png` and `test/<class>/...`.
+    """Write PNGs as `train/<class>/<n>_<class>.png` and `test/<class>/...`.
 
     Args:
         root: the data root; created.

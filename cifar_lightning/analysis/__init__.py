@@ -1,1 +1,1 @@
-"""Tensors in, numbers and figures out; knows nothing of Lightning."""
+"""Numbers and figures from tensors, without Lightning."""

@@ -10,11 +10,13 @@ __all__ = ["grad_cam", "saliency"]
 
 
 def saliency(net: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """How strongly each pixel changes the logit of a class (Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034).
+    """Return how strongly each pixel changes the logit of a class.
+
+    Simonyan, Vedaldi and Zisserman 2013 (arXiv 1312.6034).
 
     Args:
-        net: from images to logits (B, C); in eval mode, so that no image depends on another.
-        images: float (B, 3, H, W), what the network takes.
+        net: from images to logits (B, C); in eval mode, so that the images are independent.
+        images: float (B, 3, H, W), the input of the network.
         targets: int64 (B,), the class to explain for each image.
 
     Returns:
@@ -28,18 +30,18 @@ def saliency(net: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def grad_cam(net: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Which places speak for a class: feature maps weighted by the mean gradient of its logit, positive part.
+    """Return the positive part of the feature maps weighted by the mean gradient of a class: Grad-CAM.
 
     Selvaraju et al. 2017 (arXiv 1610.02391).
 
     Args:
         net: from images to logits (B, C), in eval mode.
-        layer: a module of it that puts out feature maps (B, channels, h, w).
-        images: float (B, 3, H, W), what the network takes.
+        layer: a module of the network whose output is (B, channels, h, w).
+        images: float (B, 3, H, W), the input of the network.
         targets: int64 (B,), the class to explain for each image.
 
     Returns:
-        float (B, H, W) in [0, 1], the greatest value of each image 1; all 0 where nothing speaks for the class.
+        float (B, H, W) in [0, 1], scaled to a maximum of 1 per image; all 0 for an image without a positive part.
     """
     kept: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))

@@ -17,16 +17,16 @@ __all__ = ["pareto_front", "plot_bands", "plot_classes", "plot_cost", "plot_depe
 
 LIGHT = "#B0B0B0"
 NAMED = 20
-"""Groups in a chart of costs: of more, only those that nothing beats have names."""
+"""Groups in a chart of costs that are named; of more groups, only those on the front are."""
 STYLES = [(colour, marker, line) for line in ("-", "--", ":") for colour, marker in zip(PALETTE, MARKERS, strict=True)]
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """Indices of the points that no other point beats in both: cheapest first, each better than those before it.
+    """Return the indices of the points that no other point beats in both, by rising cost.
 
     Args:
         costs: lower is better.
-        values: higher is better, as many.
+        values: higher is better, one per cost.
     """
     front: list[int] = []
     for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
@@ -50,7 +50,7 @@ def plot_cost(
         xlabel: the cost with its unit.
         ylabel: the metric with its unit.
         title: what is compared.
-        factor: on the values of the metric.
+        factor: that the values are multiplied by.
         mode: whether low ("min") or high ("max") values are good.
     """
     figure = new_figure(8.4, 4.8, title)
@@ -59,14 +59,14 @@ def plot_cost(
     means = [factor * summary.mean for _, summary in points.values()]
     front = pareto_front(costs, means if mode == "max" else [-mean for mean in means])
     axes.plot([costs[i] for i in front], [means[i] for i in front], "-", color=GREY, linewidth=1, zorder=0)
-    # So many groups as there are looks are named; of more, those that nothing beats.
+    # Up to NAMED groups are all named; of more, those on the front.
     named = list(range(len(points))) if len(points) <= NAMED else front
     others = [i for i in range(len(points)) if i not in named]
     if others:
         axes.plot([costs[i] for i in others], [means[i] for i in others], ".", color=LIGHT, label="all others")
     names, summaries = list(points), [summary for _, summary in points.values()]
     for i, (colour, marker, line) in zip(named, STYLES * len(points), strict=False):
-        fill = colour if line == "-" else "white"  # ten looks, and the same ten hollow
+        fill = colour if line == "-" else "white"  # ten markers, and the same ten hollow
         error = factor * (summaries[i].std or 0)
         axes.errorbar(costs[i], means[i], error, color=colour, fmt=marker, mfc=fill, label=names[i], capsize=2)
     scale(axes, costs)
@@ -77,13 +77,13 @@ def plot_cost(
 
 
 def plot_bands(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str, factor: float = 100) -> Figure:
-    """Draws the mean of curves over epochs, and the range of the seeds around it.
+    """Draw the mean of curves over epochs, and the range of the seeds around it.
 
     Args:
-        curves: one curve for each seed, by group.
-        ylabel: what it is, with its unit.
+        curves: one curve per seed, by group.
+        ylabel: the metric with its unit.
         title: what is compared.
-        factor: on the values.
+        factor: that the values are multiplied by.
     """
     figure = new_figure(8.4, 4.8, title)
     axes = figure.add_subplot()
@@ -103,14 +103,14 @@ def plot_bands(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, tit
 def plot_dependence(
     series: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str, title: str, factor: float = 100
 ) -> Figure:
-    """Draw a metric against a setting, one line for each of the others.
+    """Draw a metric against a setting, one line per group of the other settings.
 
     Args:
-        series: values of the metric, such as accuracies in [0, 1], of the seeds, by value of the setting, by line.
+        series: by line and value of the setting, values of the metric of all seeds, such as accuracies in [0, 1].
         xlabel: the setting.
         ylabel: the metric with its unit.
         title: what is compared.
-        factor: on the values of the metric.
+        factor: that the values are multiplied by.
     """
     figure = new_figure(8.4, 4.8, title)
     axes = figure.add_subplot()
@@ -135,7 +135,7 @@ def plot_dependence(
 
 
 def plot_classes(accuracies: Mapping[str, Sequence[float]], classes: Sequence[str], title: str) -> Figure:
-    """Draws the accuracy on each class as numbers and colours, one row for each group.
+    """Draw the accuracy on each class as numbers and colours, one row per group.
 
     Args:
         accuracies: of the classes, in [0, 1], by group.
@@ -158,12 +158,12 @@ def plot_classes(accuracies: Mapping[str, Sequence[float]], classes: Sequence[st
 
 
 def scale(axes: Axes, xs: Sequence[float]) -> None:
-    """A logarithmic axis for what spans nearly an order of magnitude: it is meant to be seen by factors."""
+    """Make the axis logarithmic for values that span nearly an order of magnitude."""
     if min(xs) > 0 and max(xs) / min(xs) >= 8:
         axes.set_xscale("log")
 
 
 def legend(axes: Axes, entries: int) -> None:
-    """Names the lines beside the chart, where they hide nothing."""
+    """Draw a legend beside the chart, where it hides nothing."""
     if entries > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -25,15 +24,10 @@ def class_scores(matrix: Tensor) -> list[tuple[float, float, float, int]]:
     Args:
         matrix: int64 (C, C), true classes in rows and predicted classes in columns.
     """
-    from sklearn.metrics import precision_recall_fscore_support  # slow to import, and only needed here
-
-    n = len(matrix)
-    true, predicted = (index.flatten().numpy() for index in torch.meshgrid(*[torch.arange(n)] * 2, indexing="ij"))
-    weights = matrix.flatten().numpy()
-    scores = precision_recall_fscore_support(
-        true, predicted, labels=range(n), sample_weight=weights, average=None, zero_division=0
-    )
-    return [(float(p), float(r), float(f), int(count)) for p, r, f, count in zip(*scores, strict=True)]
+    hits, predicted, true = matrix.diagonal().double(), matrix.sum(0), matrix.sum(1)
+    precision, recall = hits / predicted.clamp(min=1), hits / true.clamp(min=1)
+    f1 = 2 * hits / (predicted + true).clamp(min=1)
+    return list(zip(*(scores.tolist() for scores in (precision, recall, f1, true)), strict=True))
 
 
 def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str) -> Figure:

@@ -1,4 +1,4 @@
-"""How a training went: curves over epochs, the generalisation gap, and spikes of the loss."""
+"""Curves over epochs and steps, the generalisation gap, and spikes of the loss."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Curve = Sequence[float]
 
 
 def generalisation_gap(history: Mapping[str, Curve]) -> list[float]:
-    """Training accuracy minus validation accuracy of each epoch that has both.
+    """Return training accuracy minus validation accuracy of each epoch that has both.
 
-    The training accuracy is that of the augmented images as they were trained on, by the weights of the moment.
+    The training accuracy is that of the augmented images, while the weights change within the epoch.
 
     Args:
-        history: curves by name, "train/acc" and "val/acc" among them, NaN where an epoch has no value.
+        history: curves by name, including "train/acc" and "val/acc"; NaN for an epoch without a value.
     """
     pairs = zip(history.get("train/acc", ()), history.get("val/acc", ()), strict=False)
     return [train - val for train, val in pairs if not math.isnan(train - val)]
 
 
 def loss_spikes(losses: Curve, window: int = 10, factor: float = 1.5) -> list[int]:
-    """Positions at which a loss jumps: above `factor` times the median of the `window` values before it, or not finite.
+    """Return where a loss is above `factor` times the median of the `window` values before it, or not finite.
 
     Args:
-        losses: one value each step or epoch.
-        window: values to compare with; the first of them cannot be judged.
-        factor: how far above the median a spike begins.
+        losses: one value per step or epoch.
+        window: values to compare with; the first ones have too few before them.
+        factor: of the median, above which a value is a spike.
     """
     found = []
     for i, loss in enumerate(losses):
@@ -44,10 +44,10 @@ def loss_spikes(losses: Curve, window: int = 10, factor: float = 1.5) -> list[in
 
 
 def plot_curves(history: Mapping[str, Curve], title: str) -> Figure:
-    """Draws loss and accuracy of training and validation over the epochs, with the gap between the accuracies.
+    """Draw loss and accuracy of training and validation over the epochs, with the gap between the accuracies.
 
     Args:
-        history: curves by name, one value an epoch.
+        history: curves by name, one value per epoch.
         title: of which run.
     """
     figure = new_figure(9.6, 4.0, title)
@@ -69,10 +69,10 @@ def plot_curves(history: Mapping[str, Curve], title: str) -> Figure:
 
 
 def plot_steps(curves: Mapping[str, tuple[Curve, Curve]], title: str) -> Figure:
-    """Draws curves over optimizer steps under each other, each with a scale of its own.
+    """Draw curves over optimizer steps below each other, each with its own scale.
 
     Args:
-        curves: (steps, values) by what the values are, with their unit.
+        curves: (steps, values) by the name of the values with their unit.
         title: of which run.
     """
     figure = new_figure(8.0, 1.9 * len(curves) + 0.6, title)

@@ -1,4 +1,4 @@
-"""Features in the plane."""
+"""A map of features in two dimensions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["embed"]
 
 
 def embed(features: Tensor, seed: int = 0) -> Tensor:
-    """A map of features that keeps near points near: t-SNE (van der Maaten and Hinton 2008), by scikit-learn.
+    """Return a map of features by t-SNE (van der Maaten and Hinton 2008).
 
     Args:
         features: float (N, F).
-        seed: of the optimisation; the start is that of the principal components.
+        seed: of the optimisation, which starts from the principal components.
 
     Returns:
         float32 (N, 2).

@@ -1,4 +1,4 @@
-"""Pictures of where a network looks, and of how its features lie."""
+"""Figures of saliency and Grad-CAM, and a map of features."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["plot_embedding", "plot_explanations"]
 
 
 def plot_explanations(images: Tensor, names: Sequence[str], saliency: Tensor, cam: Tensor | None, title: str) -> Figure:
-    """Draws images in columns: as they are, how strongly each pixel counts, and which places speak for the class.
+    """Draw images in columns, each above its saliency and its Grad-CAM.
 
     Args:
         images: uint8 (B, 3, H, W).
-        names: what to write above each.
-        saliency: float (B, H, W), at least 0; each is scaled to its own greatest value.
+        names: titles of the columns.
+        saliency: float (B, H, W), at least 0; each is scaled to its maximum.
         cam: float (B, H, W) in [0, 1], or None for a network without feature maps.
-        title: what the images are.
+        title: of the figure.
     """
     rows = 2 + (cam is not None)
     figure = new_figure(1.35 * len(images) + 1.0, 1.5 * rows + 0.9, title)
@@ -43,13 +43,13 @@ def plot_explanations(images: Tensor, names: Sequence[str], saliency: Tensor, ca
 
 
 def plot_embedding(points: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> Figure:
-    """Draws points in the plane, one colour and one shape a class, each class named at its median.
+    """Draw points in the plane with a colour and a marker per class, and the name of each class at its median.
 
     Args:
         points: float (N, 2).
         labels: int64 (N,).
-        classes: the names, ten at most.
-        title: what the points are.
+        classes: at most ten names.
+        title: of the figure.
     """
     figure = new_figure(7.6, 7.0, title)
     axes = figure.add_subplot()

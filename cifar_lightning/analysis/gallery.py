@@ -1,4 +1,4 @@
-"""Images with what the network says of them."""
+"""Images with the predictions of a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plot_predictions(
     columns: int = 8,
     count_wrong: bool = True,
 ) -> Figure:
-    """Draws images under their predicted class and its probability; mistakes are framed and name the true class.
+    """Draw images under their predicted class and its probability; mistakes are framed and name the true class.
 
     Args:
         images: uint8 (B, 3, H, W).
@@ -30,7 +30,7 @@ def plot_predictions(
         classes: the C names.
         title: what the images are of.
         columns: images in a row.
-        count_wrong: say in the title how many are wrong; senseless for images that were chosen for it.
+        count_wrong: whether the title gives the number of mistakes.
     """
     probabilities = logits.detach().float().cpu().softmax(1)
     confidences, predictions = probabilities.max(1)

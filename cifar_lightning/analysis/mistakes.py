@@ -1,4 +1,4 @@
-"""Which images a network gets wrong, and which classes it takes for each other."""
+"""Misclassified, hard and easy images, and pairs of classes that are confused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Confusion", "confident_mistakes", "confused_pairs", "easiest", "hard
 
 
 class Confusion(NamedTuple):
-    """One way to be wrong.
+    """Images of one class that are predicted as another.
 
     Attributes:
         label: the true class.
-        prediction: the class it was taken for.
-        images: how many.
-        share: of the images of the true class.
+        prediction: the predicted class.
+        images: their number.
+        share: of all images of the true class.
     """
 
     label: int
@@ -26,12 +26,12 @@ class Confusion(NamedTuple):
 
 
 def confident_mistakes(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Indices of the wrong predictions of highest probability, highest first; int64, at most `count`.
+    """Return the indices of the mistakes of highest confidence in falling order, int64.
 
     Args:
         probabilities: float (N, C).
         labels: int64 (N,).
-        count: how many to return at most.
+        count: largest number to return.
     """
     confidences, predictions = probabilities.max(1)
     wrong = (predictions != labels).nonzero()[:, 0]
@@ -39,26 +39,26 @@ def confident_mistakes(probabilities: Tensor, labels: Tensor, count: int) -> Ten
 
 
 def hardest(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Indices of the images whose true class got the lowest probability, lowest first; int64, at most `count`."""
+    """Return the indices of at most `count` images whose true class has the lowest probability, in rising order."""
     return truths(probabilities, labels).argsort(stable=True)[:count]
 
 
 def easiest(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Indices of the images whose true class got the highest probability, highest first; int64, at most `count`."""
+    """Return the indices of at most `count` images whose true class has the highest probability, in falling order."""
     return truths(probabilities, labels).argsort(descending=True, stable=True)[:count]
 
 
 def truths(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Probability of the true class of each image, (N,)."""
+    """Return the probability of the true class of each image, (N,)."""
     return probabilities.gather(1, labels[:, None])[:, 0]
 
 
 def confused_pairs(matrix: Tensor, count: int) -> list[Confusion]:
-    """The cells off the diagonal with the most images, largest first; empty ones are left out.
+    """Return the most frequent confusions in falling order, without empty ones.
 
     Args:
         matrix: int64 (C, C), true classes in rows and predicted classes in columns.
-        count: how many to return at most.
+        count: largest number to return.
     """
     totals = matrix.sum(1).tolist()
     wrong = matrix.clone()

@@ -1,4 +1,4 @@
-"""What runs over several seeds, and predictions of two networks, allow to say."""
+"""Statistics over seeds (mean, interval, paired t-test, Holm) and McNemar's test for two networks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Summary:
     """Values of one group.
 
     Attributes:
-        n: how many.
+        n: number of values.
         mean: their mean.
-        std: their standard deviation with n - 1 below; None for one value.
+        std: their sample standard deviation (n - 1); None for one value.
         half_width: of the 95 % interval of the mean by Student's t; None for one value.
     """
 
@@ -31,7 +31,7 @@ class Summary:
 
 
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
-    """Mean, standard deviation and interval.
+    """Return the mean, the standard deviation and the interval of the mean.
 
     Args:
         values: at least one.
@@ -58,8 +58,8 @@ class PairedTest:
         second: name of the other.
         n: seeds that both have.
         difference: mean of first minus second.
-        p: two-sided probability of so large a difference, if there is none; NaN where all differences are equal to 0.
-        adjusted: the same after Holm's correction for all tests of the table.
+        p: two-sided p-value; NaN if all differences are 0.
+        adjusted: p-value after Holm's correction for all tests of the table.
     """
 
     first: str
@@ -73,11 +73,11 @@ class PairedTest:
 def paired_tests(
     groups: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]] | None = None
 ) -> list[PairedTest]:
-    """Tests two groups at a time, where they share at least two seeds.
+    """Test pairs of groups that share at least two seeds.
 
     Args:
-        groups: name to seed to value.
-        pairs: names of the groups to test; default: every two. P-values are corrected for these tests.
+        groups: values by name and seed.
+        pairs: names of the groups to test; default: all pairs. P-values are corrected for these tests.
     """
     found = []
     for first, second in itertools.combinations(groups, 2) if pairs is None else pairs:
@@ -97,7 +97,7 @@ def paired_tests(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979, Scandinavian Journal of Statistics 6); NaN counts as no test."""
+    """Return p-values adjusted for their number (Holm 1979, Scandinavian Journal of Statistics 6), ignoring NaN."""
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [math.nan] * len(p_values), 0.0
     for rank, (p, i) in enumerate(known):
@@ -107,15 +107,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
-    """Compares two networks on the same images (McNemar 1947, Psychometrika 12), by the exact binomial test.
+    """Compare two networks on the same images (McNemar 1947, Psychometrika 12), by the exact binomial test.
 
     Args:
-        first: whether one network is right, image by image.
-        second: whether the other is.
+        first: whether the first network is right, for each image.
+        second: whether the second is.
 
     Returns:
-        Images that only the first, and that only the second gets right, and the two-sided p-value; 1 where they are
-        right on the same images.
+        Number of images that only the first network gets right, the same of the second, and the two-sided p-value,
+        which is 1 if both are right on the same images.
     """
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""One look for all figures: colour-blind safe, and readable at half size."""
+"""The style of all figures: safe for colour-blind readers, and readable at half size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cifar_lightning.files import replacing
 
 __all__ = ["BLUE", "DPI", "GREY", "MARKERS", "ORANGE", "PALETTE", "image_array", "new_figure", "save_figure"]
 
-# Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart.
+# Okabe and Ito's palette for colour-blind readers.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#B8A300")
 MARKERS = "osv^D<>PX*"
@@ -21,12 +21,12 @@ DPI = 100
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
-    """An empty figure outside pyplot, which would keep it in memory until it is closed.
+    """Return an empty figure. It is not one of pyplot, which keeps figures in memory until they are closed.
 
     Args:
         width: in inches.
         height: in inches.
-        title: says what is shown, of which run and split; wrapped to the width.
+        title: what is shown, of which run and split; wrapped to the width.
     """
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11, wrap=True)
@@ -34,11 +34,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, whole or not at all."""
     with replacing(path) as file:
         figure.savefig(file, format="png")
 
 
 def image_array(images: Tensor) -> np.ndarray:
-    """uint8 images (B, 3, H, W) as matplotlib wants them: (B, H, W, 3), on the CPU."""
+    """Return uint8 images (B, 3, H, W) in the layout of matplotlib: (B, H, W, 3), on the CPU."""
     return images.detach().cpu().permute(0, 2, 3, 1).numpy()

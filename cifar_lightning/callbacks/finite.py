@@ -16,6 +16,7 @@ from cifar_lightning.analysis.activations import layer_outputs
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.private import foreach_norm
 
 __all__ = ["FiniteCheck", "NotFiniteError"]
 
@@ -141,5 +142,5 @@ def not_finite_gradients(net: nn.Module) -> list[str]:
     if not named:
         return []
     # A norm is not finite where any number is not: one pass over the memory, and one copy to the host.
-    norms = torch.stack(torch._foreach_norm([grad for _, grad in named], ord=math.inf)).cpu()
+    norms = torch.stack(foreach_norm([grad for _, grad in named], math.inf)).cpu()
     return [name for (name, _), fine in zip(named, norms.isfinite().tolist(), strict=True) if not fine]

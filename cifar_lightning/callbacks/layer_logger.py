@@ -14,6 +14,7 @@ from cifar_lightning.data.datamodule import data_of
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.private import foreach_norm
 
 __all__ = ["LayerLogger"]
 
@@ -57,7 +58,7 @@ class LayerLogger(Callback):
         if not trained:
             return
         # All norms go to the host in one copy: a GPU waits once, not once a layer.
-        weights, gradients = (torch.stack(torch._foreach_norm(list(p))) for p in zip(*trained.values(), strict=True))
+        weights, gradients = (torch.stack(foreach_norm(list(p))) for p in zip(*trained.values(), strict=True))
         values = torch.stack([weights, gradients]).cpu()
         rows = {f"layer_weight_norm/{name}": value for name, value in zip(trained, values[0].tolist(), strict=True)}
         rows |= {f"layer_gradient_norm/{name}": value for name, value in zip(trained, values[1].tolist(), strict=True)}

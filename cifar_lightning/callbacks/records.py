@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,18 +18,17 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.timing import Timing
-from cifar_lightning.config import hyperparameters, with_findings
+from cifar_lightning.config import with_findings
 from cifar_lightning.metrics import METRICS, epoch_metrics
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.private import add_summary
 from cifar_lightning.runs import flatten
+from cifar_lightning.settings import is_setting
 
 __all__ = ["RunLogger", "TensorBoardRecords", "table_row"]
 
 # HPARAMS opens with the first five columns of the alphabet: fit_seconds, these three and val/acc.
 FIRST_COLUMNS = ("test/acc", "test/ece", "train/loss")
-# Options that change no result.
-LEFT_OUT = ("data.root", "data.download", "data.eval_batch_size")
-LEFT_OUT_OF_OPTIMIZERS = (".foreach", ".fused", ".differentiable", ".maximize", ".capturable")
 
 
 class RunLogger(TensorBoardLogger):
@@ -56,16 +56,16 @@ class RunLogger(TensorBoardLogger):
 def table_row(options: dict[str, Any]) -> dict[str, float | str]:
     """Return options as numbers and texts, for a row of a table.
 
-    Options that change no result are left out, classes are named without their module, and booleans are texts.
+    Options that change no result or have no value are left out, as in comparisons. Classes are named without their
+    module, and booleans are texts.
 
     Args:
         options: Nested options.
     """
     row: dict[str, float | str] = {}
     for name, value in flatten(options, short_classes=True).items():
-        if name in LEFT_OUT or (".optimizer." in name and name.endswith(LEFT_OUT_OF_OPTIMIZERS)):
-            continue
-        row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+        if value is not None and is_setting(name):
+            row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return row
 
 
@@ -104,10 +104,10 @@ class TensorBoardRecords(Callback):
                 writer.add_graph(copy.deepcopy(pl_module.net).eval(), image)
         # The logger's own log_hyperparams describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without it, TensorBoard merges the runs and shows what differs first.
-        params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in pl_module.parameters())}
+        params = {**table_row(yaml.safe_load(config)), "params": sum(p.numel() for p in pl_module.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
-            writer._get_file_writer().add_summary(summary)  # the writer has no public way to add a summary
+            add_summary(writer, summary)
 
     def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Log the final metrics of the training; the monitored metric is that of the best checkpoint."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from cifar_lightning.data.augment import Augmentation, Flip, StandardAugmentation
 from cifar_lightning.data.loader import BatchLoader, stretch_over_epochs
@@ -40,7 +42,11 @@ class CIFAR10DataModule(LightningDataModule):
             (train/<class>/*.png, test/<class>/*.png). Default: $CIFAR10_ROOT, else data/.
         source: "auto" for the real data at the root, "synthetic" for the embedded stand-in.
         download: Download the official archive (170 MB) if the root holds no data.
-        batch_size: Training images per batch on one device.
+        batch_size: Training images per batch on one device, over which batch normalisation takes its statistics; null
+            for as many as an optimizer step leaves to each device.
+        images_per_step: Training images of an optimizer step, over all devices. The batches that are accumulated
+            follow from it, `batch_size` and the devices. Default: one batch on each device, or as many as
+            `trainer.accumulate_grad_batches` says.
         eval_batch_size: Images per batch on one device in validation, test and prediction; changes no result.
         val_size: Training images held out for validation, the same share of every class; 0 trains on all.
         split_seed: Seed of the choice of validation images, and of the synthetic images. It is not the seed of the
@@ -69,7 +75,8 @@ class CIFAR10DataModule(LightningDataModule):
         root: str | None = None,
         source: Literal["auto", "synthetic"] = "auto",
         download: bool = False,
-        batch_size: int = 500,
+        batch_size: int | None = 500,
+        images_per_step: int | None = None,
         eval_batch_size: int = 1000,
         val_size: int = 5000,
         split_seed: int = 0,
@@ -90,6 +97,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.source = source
         self.download = download
         self.batch_size = batch_size
+        self.images_per_step = images_per_step
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
         self.split_seed = split_seed
@@ -111,9 +119,11 @@ class CIFAR10DataModule(LightningDataModule):
 
     def _check_arguments(self) -> None:
         problems = self.standard.problems()
-        for name in ("batch_size", "eval_batch_size"):
-            if (value := getattr(self, name)) < 1:
+        for name in ("batch_size", "images_per_step", "eval_batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 problems.append(f"Expected `data.{name}` to be at least 1 image, got {value}.")
+        if self.batch_size is None and self.images_per_step is None:
+            problems.append("Expected `data.batch_size` or `data.images_per_step`, got neither.")
         if self.val_size < 0:
             problems.append(f"Expected `data.val_size` to be at least 0 images, got {self.val_size}.")
         if any(not 1 <= size <= 32 for size in self.image_sizes):
@@ -167,6 +177,53 @@ class CIFAR10DataModule(LightningDataModule):
             del self._read["train"]  # copied by the split, and memory should hold it once
         if stage in ("test", "predict") and self.test is None:
             self.test = self._load("test")
+        if stage == "fit" and self.trainer is not None and self.images_per_step is not None:
+            self._accumulate(self.trainer, self.images_per_step)
+
+    def accumulated_batches(self, world_size: int, given: int = 1) -> int:
+        """Return the batches of each process in an optimizer step; those given where `images_per_step` is not set.
+
+        Raises:
+            ValueError: if the step does not divide evenly into batches.
+        """
+        if self.images_per_step is None:
+            return given
+        if self.batch_size is None:
+            return 1
+        batches, left = divmod(self.images_per_step, self.batch_size * world_size)
+        if left or not batches:
+            fitting = math.gcd(self.images_per_step // world_size, self.batch_size)
+            raise ValueError(
+                f"Expected `data.images_per_step` to be a multiple of `data.batch_size` {self.batch_size} x "
+                f"{world_size} devices, got {self.images_per_step}. Set `data.batch_size` to {fitting}: batch "
+                "normalisation then takes its statistics over that many images, or with `trainer.sync_batchnorm` over "
+                "those of all devices."
+            )
+        return batches
+
+    def _accumulate(self, trainer: Trainer, images_per_step: int) -> None:
+        batches, given = self.accumulated_batches(trainer.world_size), trainer.accumulate_grad_batches
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        kinds = GradientAccumulationScheduler | BatchSizeFinder
+        changing = [type(callback).__name__ for callback in callbacks if isinstance(callback, kinds)]
+        if given not in (1, batches) or changing:
+            got = changing[0] if changing else f"{given}"
+            raise ValueError(
+                f"Expected `trainer.accumulate_grad_batches` to follow from `data.images_per_step` {images_per_step}, "
+                f"which makes it {batches}, got {got}. Leave it out (1), or set `data.images_per_step` to null."
+            )
+        trainer.accumulate_grad_batches = batches
+        rank_zero_info(
+            f"Optimizer step: {images_per_step:,} images, in {batches} x {trainer.world_size} batches of "
+            f"{self.images_per_batch(trainer.world_size)}."
+        )
+
+    def images_per_batch(self, world_size: int) -> int:
+        """Return the training images in a batch of each of so many devices."""
+        if self.batch_size is not None:
+            return self.batch_size
+        assert self.images_per_step is not None
+        return -(-self.images_per_step // world_size)
 
     def _hold_out(self, whole: ImageSet) -> None:
         train, val = stratified_indices(whole.labels, self.val_size, self.split_seed)
@@ -187,9 +244,16 @@ class CIFAR10DataModule(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled and augmented training batches, or those left of an interrupted epoch."""
         epochs = (self.trainer.max_epochs or 0) if self.trainer is not None else 0
+        world_size, accumulate = 1, 1
+        if self.trainer is not None:
+            world_size = self.trainer.world_size
+            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            if not any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+                accumulate = self.trainer.accumulate_grad_batches
         loader = self._loader(
             self.train,
-            self.batch_size,
+            self.images_per_batch(world_size),
+            accumulate=accumulate,
             augmentations=self.augmentations,
             sizes=stretch_over_epochs(self.image_sizes, epochs),
             shuffle=True,

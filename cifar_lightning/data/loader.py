@@ -57,11 +57,27 @@ def check_batch(batch: object) -> None:
         raise ValueError(f"Expected the data loader to yield batches of CIFAR-10, got one where {'; '.join(problems)}.")
 
 
-def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, int]]:
-    """Divide n samples into steps, and each step between the processes.
+class Bounds(NamedTuple):
+    """Place of a batch in the order of an epoch, and its weight.
 
-    Every sample is in exactly one batch of one process, all processes take the same number of steps, and batch sizes
-    differ by at most one: no step is small, dropped, or padded with samples that count twice.
+    Attributes:
+        first: Position of its first image.
+        last: Position after its last image.
+        weight: Factor on the mean loss of the batch, with which the mean over the batches of an optimizer step is the
+            mean over its images; 1 if all of them have the same size.
+    """
+
+    first: int
+    last: int
+    weight: float
+
+
+def batch_bounds(n: int, batch_size: int, rank: int, world_size: int, accumulate: int = 1) -> list[Bounds]:
+    """Divide n samples into optimizer steps, and each step into batches.
+
+    Every sample is in exactly one batch of one process, and all processes take the same number of batches. Steps differ
+    by at most one sample, and so do the batches of a step: none is small, dropped, or padded with samples that count
+    twice. The samples of a step are the same however it is divided into batches and processes.
 
     Args:
         n: number of samples.
@@ -69,21 +85,25 @@ def batch_bounds(n: int, batch_size: int, rank: int, world_size: int) -> list[tu
             without a sample.)
         rank: this process, in [0, world_size).
         world_size: number of processes.
+        accumulate: batches of each process in an optimizer step.
 
     Returns:
-        For each step, the first position of this process's samples, and the last plus one.
+        For each batch of this process, the first position of its samples, the last plus one, and its weight.
 
     Raises:
-        ValueError: if there are fewer samples than processes.
+        ValueError: if there are fewer samples than batches in a step.
     """
-    if n < world_size:
-        raise ValueError(f"Expected at least one image for each of the {world_size} processes, got {n} images.")
-    steps = min(-(-n // (batch_size * world_size)), n // world_size)
+    parts = world_size * accumulate
+    if n < parts:
+        what = f"each of the {world_size} processes" if accumulate == 1 else f"each of the {parts} batches of a step"
+        raise ValueError(f"Expected at least one image for {what}, got {n} images.")
+    steps = min(-(-n // (batch_size * parts)), n // parts)
     bounds = []
     for step in range(steps):
-        first, last = step * n // steps, (step + 1) * n // steps
-        size = last - first
-        bounds.append((first + rank * size // world_size, first + (rank + 1) * size // world_size))
+        start, size = step * n // steps, (step + 1) * n // steps - step * n // steps
+        for part in range(rank, parts, world_size):
+            first, last = part * size // parts, (part + 1) * size // parts
+            bounds.append(Bounds(start + first, start + last, (last - first) * parts / size))
     return bounds
 
 
@@ -120,9 +140,10 @@ class BatchLoader:
         seed: seed of the order and the augmentations.
         rank: this process.
         world_size: number of processes that share the images.
+        accumulate: batches of each process in an optimizer step.
 
     Raises:
-        ValueError: if there are fewer images than processes.
+        ValueError: if there are fewer images than batches in a step.
     """
 
     batch_sampler = None
@@ -141,6 +162,7 @@ class BatchLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -152,7 +174,7 @@ class BatchLoader:
         self.epoch = 0
         self._done = 0
         self._resume: dict[str, int] = {}
-        self._bounds = batch_bounds(len(labels), batch_size, rank, world_size)
+        self._bounds = batch_bounds(len(labels), batch_size, rank, world_size, accumulate)
 
     @property
     def sampler(self) -> BatchLoader:
@@ -189,6 +211,10 @@ class BatchLoader:
         """Side in pixels to which the images of this epoch are scaled, or None if they are not."""
         return self.sizes[min(self.epoch, len(self.sizes) - 1)] if self.sizes else None
 
+    def weight(self, index: int) -> float:
+        """Return the weight of a batch, counted from the start of an epoch."""
+        return self._bounds[index].weight
+
     def __len__(self) -> int:
         """Return the number of batches of this process."""
         return len(self._bounds)
@@ -203,7 +229,7 @@ class BatchLoader:
         order = order.to(device)
         resumed, self._resume = self._resume, {}
         start = resumed["done"] if resumed.get("epoch") == self.epoch else 0
-        for done, (first, last) in enumerate(self._bounds[start:], start + 1):
+        for done, (first, last, _) in enumerate(self._bounds[start:], start + 1):
             self._done = done
             indices = order[first:last]
             images = self.images.index_select(0, indices)

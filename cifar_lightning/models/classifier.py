@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from cifar_lightning.data.loader import Batch, check_batch
+from cifar_lightning.data.loader import Batch, BatchLoader, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models import introspection
 from cifar_lightning.models.tta import TTAName, tta_logits
@@ -101,6 +101,7 @@ class ImageClassifier(LightningModule):
         self.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)  # makes the summary count FLOPs
         self.trained_steps = 0
         """Optimizer steps behind the weights that were loaded."""
+        self._weight = 1.0
         self._epoch_outputs = EpochOutputs()
         self.epoch_metrics: dict[str, float] = {}
         """Metrics of the splits that were evaluated in this epoch, such as val/acc."""
@@ -210,13 +211,19 @@ class ImageClassifier(LightningModule):
         introspection.initialise_from(self.net, self.normalize(images[chosen]))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Looks at the first batch of an epoch before anything is done with it; a GPU has to wait.
+        """Check the first batch of an epoch; a GPU has to wait for it.
 
         Raises:
-            ValueError: when it is none of images and labels.
+            ValueError: when it does not hold images and labels.
         """
         if batch_idx == 0:
             check_batch(batch)
+        loader = self.trainer.train_dataloader
+        self._weight = loader.weight(batch_idx) if isinstance(loader, BatchLoader) else 1.0
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients; those of a step are the mean over its images, whatever the sizes of its batches."""
+        super().backward(loss if self._weight == 1 else loss * self._weight, *args, **kwargs)
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same in an evaluation."""

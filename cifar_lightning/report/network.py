@@ -25,11 +25,12 @@ def filters(exam: Examination) -> Section | str:
     figure = FIGURES["filters"](exam.evaluated)
     if isinstance(figure, str):
         return f"Filters: {figure}."
+    text = "Each filter is scaled to its largest magnitude; grey is zero."
     kinds = "; ".join(
         f"{kind}: {len(weights)} of {weights.shape[-2]}×{weights.shape[-1]} pixels"
         for kind, weights in filter_kinds(exam.net).items()
     )
-    return Section("Filters", [Picture("filters", figure, f"{kinds}. Each is scaled on its own; grey is zero.")])
+    return Section("Filters", [Text(text), Picture("filters", figure, f"Filters of {kinds}.")])
 
 
 def feature_maps(exam: Examination) -> Section | str:
@@ -37,13 +38,17 @@ def feature_maps(exam: Examination) -> Section | str:
     figure = FIGURES["feature_maps"](exam.evaluated)
     if isinstance(figure, str):
         return f"Feature maps: {figure}."
+    text = (
+        "For two images, the output of each layer: the feature maps that vary most over the image, each scaled from "
+        "its minimum (black) to its maximum (white)."
+    )
     rows = [
         [
             layer,
             f"{statistics.mean:.3f}",
             f"{statistics.std:.3f}",
             f"{100 * statistics.dead:.1f}",
-            "×".join(map(str, exam.feature_maps[layer].shape)),
+            "×".join(map(str, exam.layer_shapes[layer])),
         ]
         for layer, statistics in exam.layer_statistics.items()
     ]
@@ -54,7 +59,7 @@ def feature_maps(exam: Examination) -> Section | str:
         f"Feature maps, {exam.subtitle}: for two images and each layer the maps that vary most.",
         Table(header, rows, "Output of each layer; a dead unit has the same output for every image and place"),
     )
-    return Section("Feature maps", [picture])
+    return Section("Feature maps", [Text(text), picture])
 
 
 def linear_probes(exam: Examination) -> Section:
@@ -108,15 +113,16 @@ def saliency(exam: Examination) -> Section:
 def feature_embedding(exam: Examination) -> Section | str:
     """Return a map of the penultimate features."""
     if exam.features is None:
-        return "Map of the features (t-SNE): the network does not end in a linear layer."
+        return "Map of the features (t-SNE): the network has no layer between its input and its logits."
     labels = exam.labels[exam.embedded]
     title = f"Penultimate features by t-SNE, {exam.name}, {len(labels):,} {exam.split} images"
     figure = plot_embedding(embed(exam.features), labels, CLASSES, title)
     picture = Picture("features", figure, f"{title}: one point per image, one colour per class.")
-    return Section("Map of the features (t-SNE)", [picture])
+    text = "Near points are images with similar penultimate features. Directions and large distances mean nothing."
+    return Section("Map of the features (t-SNE)", [Text(text), picture])
 
 
-def more_figures(exam: Examination) -> Section | str:
+def more_figures(exam: Examination) -> Section | None:
     """Return the figures of `FIGURES` that no other section shows, if there are any."""
     blocks: list[Block] = []
     for name in FIGURES:
@@ -124,7 +130,7 @@ def more_figures(exam: Examination) -> Section | str:
             figure = FIGURES[name](exam.evaluated)
             alt = f"{name}, {exam.subtitle}."
             blocks.append(Text(f"{name}: {figure}.") if isinstance(figure, str) else Picture(name, figure, alt))
-    return Section("More figures", blocks) if blocks else ""
+    return Section("More figures", blocks) if blocks else None
 
 
 def cost(exam: Examination) -> Section:
@@ -136,6 +142,6 @@ def cost(exam: Examination) -> Section:
         for name, c in exam.costs.items()
     ]
     rows.append(["all", f"{params:,}", f"{flops / 1e6:,.1f}", f"{1e6 * seconds:,.1f}", "100.0"])
-    header = ["layer", "weights", "MFLOP per image", "µs per image", "share of the time, %"]
+    header = ["layer", "parameters", "MFLOP per image", "µs per image", "share of the time, %"]
     caption = f"Cost of a forward pass in batches of 250 on {exam.device}; a multiply-add counts as two FLOP"
     return Section("Cost by layer", [Table(header, rows, caption)])

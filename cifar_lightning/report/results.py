@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -35,18 +36,18 @@ PICTURED_PAIRS = 4
 
 def result(exam: Examination) -> Section:
     """Return the metrics, and what they are of."""
-    rows = []
+    recorded, rows = exam.run.result, []
     for stage, split in (("test", "test"), ("validate", "val")):
-        metrics = exam.result.get(stage, {}).get("metrics", {})
+        metrics = recorded.get(stage, {}).get("metrics", {})
         if f"{split}/acc" in metrics:
-            n = exam.result.get("data", {}).get(split, 0)
+            n = recorded.get("data", {}).get(split, 0)
             values = {name: metrics.get(f"{split}/{name}", math.nan) for name in exam.metrics}
-            rows.append([f"{split}, recorded by the command {stage}", f"{n:,}", *score_cells(values)])
-    rows.append([f"{exam.split}, in this report", f"{len(exam.labels):,}", *score_cells(exam.metrics)])
+            rows.append([f"{split} (command {stage})", f"{n:,}", *score_cells(values)])
+    rows.append([f"{exam.split} (this report)", f"{len(exam.labels):,}", *score_cells(exam.metrics)])
     units = ((METRICS[name].words, ", %" if METRICS[name].is_share else "") for name in exam.metrics)
     header = ["split", "images", *(f"{words}{unit}" for words, unit in units)]
-    text = f"{type(exam.net).__name__} with {exam.parameters:,} weights, seed {exam.result.get('seed', 'unknown')}"
-    fit = exam.result.get("fit", {})
+    text = f"{type(exam.net).__name__} with {exam.parameters:,} parameters, seed {recorded.get('seed', 'unknown')}"
+    fit = recorded.get("fit", {})
     if "seconds" in fit:
         text += f", trained for {fit.get('epochs', '?')} epochs in {fit['seconds']:,.0f} s"
     text += f". This report evaluates it on {exam.where} without test-time augmentation."
@@ -184,10 +185,11 @@ def gallery(exam: Examination, name: str, rows: Tensor, title: str) -> Picture:
 def calibration(exam: Examination) -> Section:
     """Return reliability diagrams before and after temperature scaling."""
     found = exam.calibration
-    diagrams = exam.evaluated.diagrams
+    diagrams = {"as trained": found.before}
     if found.after is None:
         text = "Temperature scaling needs held-out images; this run was trained on all."
     else:
+        diagrams[f"at temperature {found.temperature:.2f}"] = found.after
         fitted = "every second validation image (the others are shown)" if exam.split == "val" else "validation images"
         kind = "overconfident" if found.temperature > 1 else "underconfident"
         text = (
@@ -208,7 +210,7 @@ def calibration(exam: Examination) -> Section:
     columns = [f"{column}, {name}" for name in diagrams for column in ("images", "confidence", "accuracy")]
     picture = Picture(
         "reliability",
-        figures.reliability_diagram(exam.evaluated),
+        figures.reliability_diagram(replace(exam.evaluated, diagrams=diagrams)),
         f"Accuracy against confidence in {n} bins, beside the diagonal of perfect calibration, and images in each bin.",
         Table(["confidence", *columns], rows, "Reliability"),
     )
@@ -217,11 +219,16 @@ def calibration(exam: Examination) -> Section:
 
 def setting(exam: Examination) -> Section:
     """Return the configuration and the environment of the training."""
-    facts = {**exam.result.get("versions", {}), **exam.result.get("hardware", {})}
-    facts |= {key: exam.result[key] for key in ("git_commit", "started", "finished") if key in exam.result}
-    rows = [[key, str(value)] for key, value in facts.items()]
+    facts = {**exam.run.result.get("versions", {}), **exam.run.result.get("hardware", {})}
+    if isinstance(size := facts.pop("memory_bytes", None), int):
+        facts["memory"] = f"{size / 1e9:.1f} GB"
+    facts |= {key: exam.run.result[key] for key in ("git_commit", "started", "finished") if key in exam.run.result}
+    rows = [
+        [key.replace("_", " "), (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)]
+        for key, value in facts.items()
+    ]
     table = Table(["item", "value"], rows, "Versions, hardware and times of the training")
-    return Section("Configuration and environment", [table, Text(exam.config, code=True)])
+    return Section("Configuration and environment", [table, Text(exam.run.config_text, code=True)])
 
 
 def decimals(value: float, places: int) -> str:

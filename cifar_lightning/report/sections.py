@@ -1,7 +1,8 @@
 """The sections of a report.
 
 To add one, write a function that takes an `Examination` and add it to `SECTIONS`. It returns a `Section`, or a sentence
-that names the section and the reason why this run has none, or no text; the report ends with these sentences.
+that names the section and the reason why this run has none: the report ends with these sentences. None leaves it out
+without a word.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cifar_lightning.report.examination import Examination
 
 __all__ = ["SECTIONS", "run_sections"]
 
-SECTIONS: list[Callable[[Examination], Section | str]] = [
+SECTIONS: list[Callable[[Examination], Section | str | None]] = [
     results.result,
     results.learning_curves,
     results.training_steps,
@@ -38,5 +39,5 @@ def run_sections(exam: Examination) -> list[Section]:
     """Return all sections about a run, and last one that names what is left out."""
     made = [make(exam) for make in SECTIONS]
     sections = [section for section in made if isinstance(section, Section)]
-    missing = [Text(reason) for reason in made if isinstance(reason, str) and reason]
+    missing = [Text(reason) for reason in made if isinstance(reason, str)]
     return [*sections, Section("Left out", missing)] if missing else sections

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar_lightning.analysis.cost import flops_per_image
-from cifar_lightning.benchmarks.steps import time_steps
-from cifar_lightning.cli import Parts
+from cifar_lightning.analysis.cost import flops_per_image, time_steps
+from cifar_lightning.cli import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
@@ -100,25 +99,25 @@ def few(ids: list[str]) -> str:
     return shown if len(ids) <= 3 else f"{shown} and {len(ids) - 3} more"
 
 
-def make_parts(run: PlannedRun) -> Parts:
+def make_parts(run: PlannedRun) -> CifarCLI:
     """Model, data and trainer of a run, which touch no folder.
 
     Raises:
         ValueError: when the command line is wrong.
     """
-    return Parts(["fit", *run.arguments(), "--trainer.fast_dev_run=1"])
+    return CifarCLI(["fit", *run.arguments(), "--trainer.fast_dev_run=1"])
 
 
-def resolved(parts: Parts) -> str:
+def resolved(parts: CifarCLI) -> str:
     """Every setting of a training, whichever files and options said it."""
-    config = parts.config.fit.clone()
+    config = parts.config.clone()
     config.pop("config", None)
     return json.dumps(config.as_dict(), sort_keys=True, default=str)
 
 
-def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
+def measure(parts: CifarCLI, threads: int, estimate: bool) -> Cost:
     """The cost of a training."""
-    model, trainer, config = parts.model, parts.trainer, parts.config.fit
+    model, trainer, config = parts.model, parts.trainer, parts.config
     gpu = trainer.strategy.root_device.type == "cuda"
     cost: dict[str, Any] = {
         "params": sum(p.numel() for p in model.parameters()),
@@ -133,12 +132,12 @@ def measure(parts: Parts, threads: int, estimate: bool) -> Cost:
     sizes = stretch_over_epochs(parts.datamodule.image_sizes, epochs)
     # Small images cost in proportion to their pixels.
     share = statistics.fmean((size / 32) ** 2 for size in sizes) if sizes else 1.0
-    every = config.trainer.accumulate_grad_batches
+    every = parts.datamodule.accumulated_batches(trainer.world_size, config.trainer.accumulate_grad_batches)
     seconds = step_seconds(parts, threads, every) / every * len(loader) * epochs * share
     return Cost(**cost, seconds=seconds / trainer.world_size)
 
 
-def step_seconds(parts: Parts, threads: int, every: int) -> float:
+def step_seconds(parts: CifarCLI, threads: int, every: int) -> float:
     """Seconds of an optimizer step on images of 32x32 pixels, with as many threads as the run gets."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -146,6 +145,8 @@ def step_seconds(parts: Parts, threads: int, every: int) -> float:
     model = parts.model.to(device).train()
     optimizer = model.make_optimizer()
     precision = parts.trainer.precision_plugin.forward_context
-    times = time_steps(model, optimizer, parts.datamodule.batch_size, device, precision, STEPS)
+    times = time_steps(
+        model, optimizer, parts.datamodule.images_per_batch(parts.trainer.world_size), device, precision, STEPS
+    )
     torch.set_num_threads(before)
     return statistics.median(every * time.passes + time.update for time in times)

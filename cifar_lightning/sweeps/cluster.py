@@ -34,7 +34,7 @@ class RayPool:
 
     def __init__(self, sweep: Sweep, parent: Path, address: str) -> None:
         self._ray = connect(address)
-        self.died = (RunDiedError, self._ray.exceptions.RayError)
+        self.died: tuple[type[Exception], ...] = (RunDiedError, self._ray.exceptions.RayError)
         self._arguments = (sweep, parent.resolve(), Path.cwd())
         self._execute = self._ray.remote(max_retries=sweep.retries, retry_exceptions=[RunDiedError])(execute)
 

@@ -31,8 +31,9 @@ class Resources(NamedTuple):
 class Pool(Protocol):
     """What starts runs: threads of this process, or Ray."""
 
-    died: tuple[type[Exception], ...]
-    """Errors of a future whose run was killed, and was not started again."""
+    @property
+    def died(self) -> tuple[type[Exception], ...]:
+        """Errors of a future whose run was killed, and was not started again."""
 
     def machines(self) -> list[Resources]:
         """Return the machines that runs can be on."""
@@ -131,7 +132,7 @@ def launch(
     Raises:
         ValueError: when there is no such cluster, or a run needs more than any machine has.
     """
-    pool = LocalPool(sweep, parent) if address is None else ray_pool(sweep, parent, address)
+    pool: Pool = LocalPool(sweep, parent) if address is None else ray_pool(sweep, parent, address)
     # After the start of Ray, which would answer SIGTERM with a stack trace.
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None

@@ -1,4 +1,4 @@
-"""What a sweep is: a YAML with recipes, axes and seeds, expanded to runs with names that stay."""
+"""Read a sweep, a YAML file with recipes, axes and seeds, and expand it to runs whose ids depend on their settings."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from cifar_lightning.metrics import direction
+from cifar_lightning.settings import short_text
 from cifar_lightning.usage.config_files import read_config
 from cifar_lightning.usage.parser import PARSER_ERRORS, explain_config, in_short
 
-__all__ = ["LABEL", "PlannedRun", "Prune", "Sweep", "expand", "load_sweep", "short"]
+__all__ = ["PlannedRun", "Prune", "Sweep", "expand", "load_sweep"]
 
 CONFIG, LABEL = "config", "label"
-"""Keys of an axis that are no options: recipes (a YAML file, or a list of them of which the last counts most), and the
-name of a point, shown in place of its other keys."""
+"""Keys of an axis that are not options: recipes (a YAML file, or a list of them in which later ones override earlier
+ones), and the name of a point, shown in place of its other keys."""
 Axis = dict[str, list[Any]] | list[dict[str, Any]]
-SLUG_LENGTH = 90
+MAX_SLUG_LENGTH = 90
 
 
 @dataclass(frozen=True)
 class Prune:
-    """When to compare runs that are not finished, as `callbacks.pruning.Pruning` has it."""
+    """When to compare unfinished runs; see `callbacks.pruning.Pruning`."""
 
     first_epochs: int = 1
     factor: int = 3
@@ -36,7 +37,7 @@ class Prune:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in what the axes say, each with every seed.
+    """Every combination of the values on some axes, each with every seed.
 
     Args:
         name: Runs go to lightning_logs/<name>.
@@ -78,7 +79,7 @@ class Sweep:
     max_hours: float | None = None
 
     def __post_init__(self) -> None:
-        """Checks what the types do not.
+        """Check what the types do not.
 
         Raises:
             ValueError: with all problems in one message.
@@ -110,14 +111,14 @@ class Sweep:
 
     @property
     def stages(self) -> list[str]:
-        """Commands that come after the training of a run: of "test" and "predict"."""
+        """Commands that follow the training of a run: of "test" and "predict"."""
         return [stage for stage in ("test", "predict") if getattr(self, stage)]
 
 
 def axis_problems(axes: list[Axis]) -> list[str]:
-    """What is wrong with the axes of a sweep."""
+    """Return the problems of the axes of a sweep."""
     problems = []
-    # The points of one axis may well share keys.
+    # The points of one axis may share keys.
     keys = [key for axis in axes for key in (axis if isinstance(axis, dict) else set().union(*axis))]
     if twice := sorted({key for key in keys if keys.count(key) > 1 and key != LABEL}):
         problems.append(f"Expected each key on one axis, got {', '.join(twice)} on several.")
@@ -125,8 +126,6 @@ def axis_problems(axes: list[Axis]) -> list[str]:
         problems.append(
             f"Expected `axes` without {', '.join(reserved)}: seeds have a list of their own, and folders follow."
         )
-    if joined := [label for axis in axes for label in labels_of(axis) if ", " in label]:
-        problems.append(f"Expected every `label` without a comma, which joins those of several axes, got {joined}.")
     for axis in axes:
         if not axis or not all(axis.values() if isinstance(axis, dict) else axis):
             problems.append(f"Expected every axis to have keys and values, got {axis}.")
@@ -141,10 +140,10 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        id: name of its folder; the same settings always have the same one, on every machine.
-        configs: its configuration files, the last counts most.
-        options: keys and values that beat the files.
-        point: keys of the axes with the values of this run.
+        id: name of its folder, which depends on the settings alone.
+        configs: its configuration files; later ones override earlier ones.
+        options: keys and values that override the files.
+        point: keys of the axes with the values of this run; "label" holds a list, one label for each axis that has any.
         seed: its seed.
     """
 
@@ -156,31 +155,31 @@ class PlannedRun:
 
     @property
     def combination(self) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """What it shares with the runs of other seeds."""
+        """What all seeds of a combination have in common."""
         return self.configs, self.options
 
     def arguments(self) -> list[str]:
-        """The command line after `fit`, but for the folder."""
+        """Return the command line after `fit`, without the folder."""
         files = [part for config in self.configs for part in ("--config", config)]
-        # A class comes before its arguments, which it would reset.
+        # A class comes before its arguments: it resets them.
         keys = sorted(self.options, key=lambda key: key.count("."))
         options = [f"--{key}={as_text(self.options[key])}" for key in keys]
         return [*files, *options, f"--seed_everything={self.seed}"]
 
 
 def as_text(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Return a value as the command line takes it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Reads a sweep.
+    """Read a sweep.
 
     Args:
         path: a YAML file with the arguments of `Sweep`.
 
     Raises:
-        ValueError: when it is not there, no YAML, or no sweep.
+        ValueError: when the file is missing, is not YAML, or is not a sweep.
     """
     keys = read_config(path, "a sweep")
     parser = ArgumentParser(exit_on_error=False)
@@ -193,13 +192,12 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def expand(sweep: Sweep) -> list[PlannedRun]:
-    """All runs of a sweep, the seeds of one combination next to each other.
+    """Return all runs of a sweep, the seeds of one combination next to each other.
 
     Raises:
-        ValueError: when a recipe is not there, two combinations are the same, or there are more runs than the sweep
-            allows.
+        ValueError: when a recipe is missing, two combinations are the same, or there are more than `max_runs`.
     """
-    points = [merged(parts) for parts in itertools.product(*(points_of(axis) for axis in sweep.axes))]
+    points = [merge(parts) for parts in itertools.product(*(points_of(axis) for axis in sweep.axes))]
     if len(points) * len(sweep.seeds) > sweep.max_runs:
         raise ValueError(
             f"Expected at most `max_runs` {sweep.max_runs} runs, got {len(points)} combinations of {len(sweep.seeds)} "
@@ -213,7 +211,7 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
         options = {**sweep.options, **{key: value for key, value in point.items() if key not in (CONFIG, LABEL)}}
         for config in configs:
             contents.setdefault(config, read_yaml(Path(config)))
-        # Files count by what they say, not by their names and comments: a recipe that changes makes new runs.
+        # The contents of a file count, not its name and comments: a changed recipe makes new runs.
         settings = json.dumps([[contents[config] for config in configs], options], sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         name = slug(shown)
@@ -226,54 +224,41 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
 
 
 def labels_of(axis: Axis) -> list[str]:
-    """The names of the points of one axis that have one."""
+    """Return the labels of the points of one axis."""
     found = axis.get(LABEL, []) if isinstance(axis, dict) else [point[LABEL] for point in axis if LABEL in point]
     return [str(label) for label in found]
 
 
 def points_of(axis: Axis) -> list[dict[str, Any]]:
-    """The points of one axis."""
+    """Return the points of one axis."""
     if isinstance(axis, list):
         return axis
     return [dict(zip(axis, values, strict=True)) for values in zip(*axis.values(), strict=True)]
 
 
-def merged(parts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All that one combination of points sets, and what of it is shown."""
+def merge(parts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all keys that one combination of points sets, and what is shown of it: labels, or else keys and values."""
     point: dict[str, Any] = {}
     shown: dict[str, Any] = {}
     for part in parts:
         point |= part
-        labels = [str(named[LABEL]) for named in (shown, part) if LABEL in named]
-        shown |= {LABEL: ", ".join(labels)} if LABEL in part else part
+        shown |= {LABEL: [*shown.get(LABEL, []), str(part[LABEL])]} if LABEL in part else part
     return point, shown
 
 
 def read_yaml(path: Path) -> Any:
-    """The contents of a recipe.
+    """Return the contents of a recipe.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: when there is no such file.
     """
     return read_config(path, "a recipe")
 
 
 def slug(point: dict[str, Any]) -> str:
-    """A point as the start of a file name: `config=cnn,lr=0.1,` for example."""
-    parts = []
-    for key, value in point.items():
-        if key == LABEL:
-            parts.append("-".join(short(label) for label in value.split(", ")))
-        else:
-            parts.append(f"{key.rsplit('.', 1)[-1]}={short(value)}")
-    return "".join(f"{part}," for part in parts)[:SLUG_LENGTH]
-
-
-def short(value: Any) -> str:
-    """A value as a few characters that every file system takes."""
-    if isinstance(value, dict) and "class_path" in value:
-        value = [value["class_path"].rsplit(".", 1)[-1], *value.get("init_args", {}).values()]
-    if isinstance(value, list):
-        return "-".join(short(item) for item in value)
-    text = Path(value).stem if isinstance(value, str) and value.endswith((".yaml", ".yml")) else as_text(value)
-    return re.sub(r"[^\w.+-]", "", text)
+    """Return the start of a folder name for a point, such as `config=cnn,lr=0.1,`."""
+    parts = [
+        "-".join(map(short_text, value)) if key == LABEL else f"{key.rsplit('.', 1)[-1]}={short_text(value)}"
+        for key, value in point.items()
+    ]
+    return "".join(f"{part}," for part in parts)[:MAX_SLUG_LENGTH]

@@ -76,7 +76,8 @@ class OptionCheck:
         elif name in ("config", "c"):
             self.problem(f"Expected a file after `{item.option}`.")
         elif item.value is None and name in self.options:
-            self.problem(f"Expected a value after `--{name}`: {expected(typehint_of(self.options[name]))}.")
+            if self.options[name].nargs != "?":
+                self.problem(f"Expected a value after `--{name}`: {expected(typehint_of(self.options[name]))}.")
         elif not item.option.startswith("--"):
             self._unknown(name)
         else:

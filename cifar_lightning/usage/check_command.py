@@ -1,9 +1,10 @@
-"""What is wrong with the line of a command that is not Lightning's, found from the options of its parser."""
+"""Find the mistakes in a command line of a parser of argparse, from its options."""
 
 from __future__ import annotations
 
 import argparse
 
+from cifar_lightning.private import actions_of
 from cifar_lightning.usage.command_parser import ArgumentParser
 from cifar_lightning.usage.items import Given, given_options, joined, nearest, shown
 from cifar_lightning.usage.names import ELSEWHERE
@@ -13,14 +14,14 @@ __all__ = ["problems_of"]
 
 
 def problems_of(parser: ArgumentParser) -> str:
-    """What is wrong with the line that a parser got, as one message; empty when its options do not show it."""
+    """Return the mistakes in the line that a parser got, as one message; empty when its options do not show any."""
     return joined(line_problems(parser))
 
 
 def line_problems(parser: ArgumentParser) -> list[str]:
-    """What is wrong with the line that a parser got."""
-    options = {option: action for action in parser._actions for option in action.option_strings}
-    waiting = [action for action in parser._actions if not action.option_strings]
+    """Return the mistakes in the line that a parser got."""
+    options = {option: action for action in actions_of(parser) for option in action.option_strings}
+    waiting = [action for action in actions_of(parser) if not action.option_strings]
     problems: list[str] = []
     seen: list[argparse.Action | None] = [None]
     for item in given_options(parser.given, [option for option, action in options.items() if action.nargs == 0]):
@@ -39,7 +40,7 @@ def line_problems(parser: ArgumentParser) -> list[str]:
             inner = action.choices[item.value]
             inner.given, inner.knows_all = parser.given[list(parser.given).index(item.value) + 1 :], parser.knows_all
             return problems + line_problems(inner)
-    for action in parser._actions if not problems else ():
+    for action in actions_of(parser) if not problems else ():
         if action.required and action not in seen:
             name = f"`{action.option_strings[-1]} {action.metavar or 'VALUE'}`" if action.option_strings else ""
             words = action.help or f"one of {any_of(list(action.choices or ()))}"
@@ -48,7 +49,7 @@ def line_problems(parser: ArgumentParser) -> list[str]:
 
 
 def value_problems(action: argparse.Action, item: Given) -> list[str]:
-    """What is wrong with the value of an option, or of an argument without an option."""
+    """Return the mistakes in the value of an option, or of an argument without an option."""
     label = f"`{item.option}`" if item.option else str(action.metavar or action.dest)
     choices = [str(choice) for choice in action.choices or ()]
     words = f"one of {any_of(choices)}" if choices else expected(action.type or str)
@@ -61,19 +62,19 @@ def value_problems(action: argparse.Action, item: Given) -> list[str]:
     try:
         action.type(item.value) if callable(action.type) else None
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-        of_ours = isinstance(error, argparse.ArgumentTypeError)
-        return [f"{label}: {error}." if of_ours else f"Expected {label} to be {words}, got {shown(item.value)}."]
+        has_text = isinstance(error, argparse.ArgumentTypeError)
+        return [f"{label}: {error}." if has_text else f"Expected {label} to be {words}, got {shown(item.value)}."]
     return []
 
 
 def unknown(parser: ArgumentParser, item: Given) -> str:
-    """An item of the line that belongs to nothing, with what may have been meant."""
+    """Return the message for an item of the line that the parser does not know, with the nearest option."""
     if not item.option:
-        required = next((action.option_strings[-1] for action in parser._actions if action.required), "")
+        required = next((action.option_strings[-1] for action in actions_of(parser) if action.required), "")
         question = f" Did you mean `{required} {item.value}`?" if required else ""
         return f"Expected options, which begin with --, got {shown(item.value)}.{question}"
     name = item.option.lstrip("-")
-    near = nearest(name, [option.lstrip("-") for action in parser._actions for option in action.option_strings])
+    near = nearest(name, [option.lstrip("-") for action in actions_of(parser) for option in action.option_strings])
     if near:
         advice = f"Did you mean {any_of([f'`--{option}`' for option in near])}?"
     elif name in ELSEWHERE:

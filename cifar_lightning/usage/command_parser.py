@@ -1,4 +1,4 @@
-"""The parser of the commands that are not Lightning's: what is wrong with a line is one short message."""
+"""The parser of the commands without a Trainer: argparse, with mistakes as one short message."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ __all__ = ["ArgumentParser"]
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's parser, which raises errors and prints no usage."""
+    """A parser of argparse that raises errors instead of printing usage."""
 
     given: Sequence[str] = ()
     knows_all = False
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses a line that holds nothing but the parser's own options."""
+        """Parse a line that holds only options of this parser."""
         self.knows_all = True
         return super().parse_args(args, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses what the parser knows of a line."""
+        """Parse the options of a line that this parser knows."""
         self.given = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raises what is wrong.
+        """Raise the mistakes in the line.
 
         Raises:
             UsageError: always.
         """
-        from cifar_lightning.usage.check_command import problems_of  # it imports torch, which a right line need not
+        from cifar_lightning.usage.check_command import problems_of  # imports torch: only for a line with mistakes
 
         raise UsageError(problems_of(self) or f"{self.prog}: {message}.")

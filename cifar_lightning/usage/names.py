@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "ELSEWHERE", "OLD", "OTHER_COMMANDS", "USUAL_NAMES"]
-
-COMMANDS = ("fit", "validate", "test", "predict", "report", "export")
+__all__ = ["ELSEWHERE", "OLD", "OTHER_COMMANDS", "USUAL_NAMES"]
 
 OTHER_COMMANDS = {
     "train": "Did you mean `fit`?",
@@ -17,25 +15,25 @@ OTHER_COMMANDS = {
     "resume": "Did you mean `fit --run FOLDER`?",
     "continue": "Did you mean `fit --run FOLDER`?",
     "help": "Did you mean `--help`?",
-    "sweep": "Sweeps start with `python scripts/sweep.py YAML`.",
-    "compare": "Runs are compared by `python scripts/compare.py FOLDER...`.",
-    "bench": "Benchmarks start with `python scripts/bench.py`.",
-    "data": "`python -m cifar_lightning.data` looks for the data.",
-    "download": "`python -m cifar_lightning.data --download` downloads the data.",
+    "bench": "Benchmarks are in the repository: `python scripts/bench.py --help`.",
+    "download": "Did you mean `data --download`?",
 }
 """What people type as a command, and what to type instead."""
 
 ELSEWHERE = {
+    "test": "`fit`",
     "images": "`predict --run FOLDER --images PATH...` and `report --run FOLDER --images N`",
     "split": "`report --run FOLDER --split val`",
     "format": "`export --run FOLDER --format onnx`",
-    "output": "`report`, `export` and `predict --images`",
-    "address": "`python scripts/sweep.py YAML`",
-    "dry-run": "`python scripts/sweep.py YAML`",
-    "no-estimate": "`python scripts/sweep.py YAML`",
-    "results": "`python scripts/sweep.py YAML`",
-    "metric": "`python scripts/compare.py FOLDER...`",
-    "baseline": "`python scripts/compare.py FOLDER...`",
+    "output": "`report`, `export`, `sweep`, `compare` and `predict --images`",
+    "address": "`sweep YAML`",
+    "dry_run": "`sweep YAML`",
+    "dry-run": "`sweep YAML`",
+    "no_estimate": "`sweep YAML`",
+    "no-estimate": "`sweep YAML`",
+    "results": "`sweep YAML`",
+    "metric": "`compare FOLDER...`",
+    "baseline": "`compare FOLDER...`",
 }
 """Options of the other commands, and where they belong."""
 

@@ -13,13 +13,13 @@ import jsonargparse
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from cifar_lightning.private import actions_of
 from cifar_lightning.usage.check import NO_NETWORK, OptionCheck
-from cifar_lightning.usage.config_files import Keys, UsageError, parse_config, read_config, read_text
-from cifar_lightning.usage.items import Config, Given, given_options, joined, shown
-from cifar_lightning.usage.names import COMMANDS, OTHER_COMMANDS
-from cifar_lightning.usage.typehints import any_of, did_you_mean, options_of
+from cifar_lightning.usage.config_files import Keys, UsageError, parse_config, read_text
+from cifar_lightning.usage.items import Config, Given, given_options, joined
+from cifar_lightning.usage.typehints import options_of
 
-__all__ = ["PARSER_ERRORS", "Parser", "check_command", "explain_config", "in_short", "parse_line"]
+__all__ = ["PARSER_ERRORS", "Parser", "explain_config", "in_short", "parse_line"]
 
 PARSER_ERRORS = (
     jsonargparse.ArgumentError,
@@ -31,7 +31,6 @@ PARSER_ERRORS = (
     yaml.YAMLError,
 )
 """What jsonargparse raises for a line that it does not take, by design or not."""
-BEFORE_COMMAND = ("-c", "--config", "-h", "--help", "--print_config")
 
 
 class Parser(LightningArgumentParser):
@@ -42,25 +41,25 @@ class Parser(LightningArgumentParser):
 
 
 def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
-    """Parses a command line, its configuration files included.
+    """Parse a command line, its configuration files included.
 
     Args:
-        parser: the parser, with a subcommand for each of the commands.
-        args: the command line.
+        parser: of the command of the line.
+        args: the command line with the command, before which there may be configurations.
 
     Raises:
-        UsageError: when there is anything in it that the parser does not take.
+        UsageError: when there is anything in it that the parser does not accept.
     """
-    commands, items, at = check_command(parser, args)
-    if at == len(items):
-        return parser.parse_args(args)  # which prints help
-    command = str(items[at].value)
-    check = OptionCheck(options_of(commands[command]), commands[command].prog.replace(" [options]", ""))
+    items = list(given_options(args))
+    at = next(place for place, item in enumerate(items) if not item.option)
+    check = OptionCheck(options_of(parser), parser.prog)
     configs = {
-        place: open_config(item, command, place < at)
+        place: open_config(item, str(items[at].value), place < at)
         for place, item in enumerate(items)
         if item.option in ("-c", "--config") and item.value is not None and "://" not in item.value
     }
+    del items[at]
+    configs = {place - (place > at): config for place, config in configs.items()}
     for config in configs.values():
         check.check_groups(config.keys, config.name)
     if check.problems:
@@ -69,34 +68,10 @@ def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
         return parser.parse_args([arg for place, item in enumerate(items) for arg in configs.get(place, item).args])
     except PARSER_ERRORS as error:
         for place, item in enumerate(items):
-            if place != at:
-                check.check(configs.get(place, item))
+            check.check(configs.get(place, item))
         if not check.problems and not check.classes.get("model"):
             check.problem(NO_NETWORK)
         raise UsageError(joined(check.problems) or in_short(error)) from error
-
-
-def check_command(
-    parser: argparse.ArgumentParser, args: list[str]
-) -> tuple[dict[str, argparse.ArgumentParser], list[Given], int]:
-    """Checks that a line has a command, before all options but those that any line may have.
-
-    Returns:
-        The parsers of the commands, the items of the line, and the place of the command among them; their number where
-        there is none and help is wanted.
-
-    Raises:
-        UsageError: for a line without a command, or with one that there is not.
-    """
-    commands = next(action.choices for action in parser._actions if isinstance(action.choices, dict))
-    items = list(given_options(args))
-    at = next((place for place, item in enumerate(items) if not item.option), len(items))
-    early = [item.option for item in items[:at] if item.option not in BEFORE_COMMAND]
-    if early or at == len(items) or items[at].value not in commands:
-        if any(item.option in ("-h", "--help") for item in items):
-            return commands, items, len(items)
-        raise UsageError(no_command(items, at))
-    return commands, items, at
 
 
 def open_config(item: Given, command: str, before: bool) -> Config:
@@ -117,44 +92,29 @@ def open_config(item: Given, command: str, before: bool) -> Config:
         mode = Path(value).stat().st_mode
     except (OSError, ValueError):
         mode = None
-    name, args = value, item.args
-    if mode is None and (value.lstrip().startswith("{") or ": " in value or "\n" in value):
-        name = f"`{item.option}`"
-        keys = parse_config(value, name)
-    elif mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        keys = read_config(value)
-    else:
-        text = read_text(value)
-        keys, args = parse_config(text, value), (f"--config={text}",)
-    args = args if keys else ()
+    is_text = mode is None and (value.lstrip().startswith("{") or ": " in value or "\n" in value)
+    name = f"`{item.option}`" if is_text else value
+    text = value if is_text else read_text(value)
+    keys = parse_config(text, name)
     if before:
         inner = keys.get(command)
-        return Config(inner if isinstance(inner, Keys) else Keys(), name, args)
+        if not isinstance(inner, Keys):
+            return Config(Keys(), name, ())
+        return Config(inner, name, (f"--config={yaml.safe_dump(yaml.safe_load(text)[command])}",))
     if command in keys:
         raise UsageError(
             f"Expected the options of `{command}` in {name}, got them one level down, below `{command}:` (line "
-            f"{keys.lines[command]}). Take that level away, or put the file first: `--config {name} {command}`."
+            f"{keys.lines[command]}). Remove that level, or put the file first: `--config {name} {command}`."
         )
-    return Config(keys, name, args)
-
-
-def no_command(items: list[Given], at: int) -> str:
-    """Return the message for a line without a known command, or with options before it."""
-    text = f"Expected a command: {any_of(list(COMMANDS))}"
-    if not items:
-        return f"{text}. `python -m cifar_lightning --help` describes them."
-    if at > 0:
-        return f"{text}, before all options, got {items[0].option} first."
-    typed = items[at].value or ""
-    advice = OTHER_COMMANDS.get(typed.lower()) or did_you_mean(typed, COMMANDS).strip()
-    return f"{text}, got {shown(typed)}. {advice}".strip()
+    is_pipe = mode is not None and not stat.S_ISREG(mode)
+    return Config(keys, name, () if not keys else (f"--config={text}",) if is_pipe else item.args)
 
 
 def explain_config(parser: argparse.ArgumentParser, keys: Keys, file: str) -> str:
     """What is wrong with a configuration file for a parser without commands; empty when its options do not show it."""
     check = OptionCheck(options_of(parser), parser.prog)
     check.check(Config(keys, file, ()))
-    missing = [f"`{action.dest}`" for action in parser._actions if action.required and action.dest not in keys]
+    missing = [f"`{action.dest}`" for action in actions_of(parser) if action.required and action.dest not in keys]
     if missing and not check.problems:
         check.problem(f"Expected {' and '.join(missing)} in {file}, got no such key.")
     return joined(check.problems)

@@ -20,6 +20,7 @@ import torch
 from jsonargparse import typing as numbers
 
 from cifar_lightning.imports import may_import
+from cifar_lightning.private import actions_of, typehint_of
 
 __all__ = [
     "accepts",
@@ -62,11 +63,6 @@ CLASSES = {
     "Logger": ("logger", "lightning.pytorch.loggers.CSVLogger"),
 }
 """Names of base classes, in words, and an example of each."""
-
-
-def typehint_of(action: argparse.Action | None) -> Any:
-    """The type of an option; None for a group of options, and where there is none."""
-    return getattr(action, "_typehint", None)
 
 
 def parts(typehint: Any) -> list[Any]:
@@ -253,10 +249,10 @@ def not_allowed(module: str) -> str:
 
 def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     """The options of a parser that take a value, by their dotted names."""
-    names = [action.dest for action in parser._actions]
+    names = [action.dest for action in actions_of(parser)]
     return {
         action.dest: action
-        for action in parser._actions
+        for action in actions_of(parser)
         if action.dest not in (argparse.SUPPRESS, "help", "config", "print_config", "subcommand")
         and not action.dest.endswith(".help")
         and (typehint_of(action) or not any(name.startswith(f"{action.dest}.") for name in names))  # no group
