@@ -174,7 +174,7 @@ def test_several_runs_stand_side_by_side(runs):
     arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both"]
     assert main(["report", *arguments]) == 0
     page = check_page(Path("both"))
-    assert "Comparison" in page.headings()
+    assert {"Results", "Accuracy and cost", "Training curves", "Calibration and linear probes"} <= set(page.headings())
     for name in ("cnn/v: Result", "mlp/v: Result"):
         assert name in page.headings()
 
