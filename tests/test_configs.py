@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli.training import CifarCLI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning.analysis.cost import flops_per_image, time_steps
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli.training import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, run
 from cifar_lightning.callbacks.memory import keep_freed_memory
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli.training import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import Run
