@@ -19,10 +19,10 @@ from tiny import DATA, MLP
 
 from cifar_lightning import export, inference
 from cifar_lightning.__main__ import main
+from cifar_lightning.comparison import compare
 from cifar_lightning.data import command as data
 from cifar_lightning.report import command as report
-from cifar_lightning.sweeps import command as sweep
-from cifar_lightning.sweeps import compare
+from cifar_lightning.sweeps import sweep
 from cifar_lightning.usage.command_parser import ArgumentParser
 from cifar_lightning.usage.config_files import UsageError, parse_config
 from cifar_lightning.usage.names import ELSEWHERE, OLD, USUAL_NAMES
