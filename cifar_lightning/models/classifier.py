@@ -404,9 +404,10 @@ class ImageClassifier(LightningModule):
         """
         if self.found_lr is not None:
             self._restart_schedule([self.found_lr] * len(self.trainer.optimizers[0].param_groups))
-        scheduler, total = self.trainer.lr_scheduler_configs[0].scheduler, self._total_steps
-        if any(getattr(scheduler, name, total) != total for name in lengths(self.schedule, self.schedule_args)):
-            self._restart_schedule([group["lr"] for group in self.make_optimizer().param_groups])
+        total = self._total_steps
+        for name in lengths(self.schedule, self.schedule_args):
+            if getattr(self.trainer.lr_scheduler_configs[0].scheduler, name, total) != total:
+                self._restart_schedule([group["lr"] for group in self.make_optimizer().param_groups])
 
     def _restart_schedule(self, peaks: list[float]) -> None:
         """Replace the scheduler by a new one with other peaks, at the same step."""
