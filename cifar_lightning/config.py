@@ -29,7 +29,6 @@ __all__ = [
     "check_monitors",
     "check_nulls",
     "check_numbers",
-    "hyperparameters",
     "portable",
     "recorded",
     "with_findings",
@@ -167,18 +166,6 @@ def check_direction(option: str, monitor: str, mode: str) -> None:
             f"Expected `{option}.mode` {good} for {monitor}, of which {'low' if good == 'min' else 'high'} values are "
             f"good, got {mode}. Set `{option}.mode` to {good}."
         )
-
-
-def hyperparameters(text: str) -> dict[str, Any]:
-    """What TensorBoard shows as hyperparameters of a run, out of its configuration as YAML."""
-    plain = yaml.safe_load(text)
-    of_trainer = ("max_epochs", "precision", "devices", "gradient_clip_val", "accumulate_grad_batches")
-    return {
-        "model": plain["model"],
-        "data": plain["data"],
-        "seed": plain["seed_everything"],
-        "trainer": {key: plain["trainer"][key] for key in of_trainer},
-    }
 
 
 def recorded(parser: LightningArgumentParser, config: Any) -> str:

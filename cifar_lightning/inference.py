@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 MAX_GALLERY = 300
-"""Pictures in the gallery; the tables hold all."""
+"""Pictures on the page; the tables contain all."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,13 +138,13 @@ def as_json(paths: Sequence[Path], probabilities: Tensor) -> str:
 
 
 def as_html(paths: Sequence[Path], images: Tensor, probabilities: Tensor) -> str:
-    """Return a gallery of the pictures as the network saw them."""
+    """Return a page with the input of the network for each picture, and its class."""
     shown = []
     for row, image in zip(rows(paths, probabilities)[:MAX_GALLERY], image_array(images[:MAX_GALLERY]), strict=True):
         file = io.BytesIO()
         Image.fromarray(image).save(file, format="png")
         shown.append({**row, "png": file.getvalue()})
-    notes = ["Each picture as the network saw it, 32 by 32 pixels."]
+    notes = ["Each picture as the network gets it, 32×32 pixels, with the predicted class and its probability."]
     if len(paths) > MAX_GALLERY:
-        notes.append(f"The first {MAX_GALLERY:,} of {len(paths):,}; images.csv has all.")
+        notes.append(f"The page shows the first {MAX_GALLERY:,} of {len(paths):,} pictures; images.csv contains all.")
     return render("gallery.html", title="Predictions", notes=notes, images=shown)

@@ -244,7 +244,9 @@ class ClassificationMetrics(nn.Module):
             (10, 10), true classes in rows and predicted classes in columns.
         """
         scalars: dict[str, Tensor] = {}
-        for name, value in {"loss": self.loss.compute(), **self.scores.compute()}.items():
+        computed = {"loss": self.loss.compute(), **self.scores.compute()}
+        for name in sorted(computed, key=list(METRICS).index):
+            value = computed[name]
             scalars |= {f"{name}/{c}": v for c, v in zip(CLASSES, value, strict=True)} if value.ndim else {name: value}
         return scalars, self.confusion.compute()
 

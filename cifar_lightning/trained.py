@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli.training import CifarCLI
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.imports import source_of
 from cifar_lightning.models.classifier import ImageClassifier

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import overhead, parallel, peer, scale, start, train
 from tiny import DATA
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.benchmarks import overhead, parallel, peer, scale, start, train
 from cifar_lightning.precision import has_bfloat16
 
 ROOT = Path(__file__).parents[1]
@@ -29,13 +29,13 @@ def test_the_bare_loop_takes_the_steps_of_fit(monkeypatch, precision):
     options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2"]
     options.append(f"--trainer.precision={precision}")
     kept = {}
-    original = overhead.parameter_groups
-    monkeypatch.setattr(overhead, "parameter_groups", lambda model: kept.update(model=model) or original(model))
+    original = overhead.CifarCLI
+    monkeypatch.setattr(overhead, "CifarCLI", lambda args: kept.setdefault("cli", original(args)))
     assert overhead.bare_loop(["fit", "--config", CONFIG, *options]) > 0
     # In this process too: with another number of threads bfloat16 rounds otherwise.
     assert main(["fit", "--config", CONFIG, *options, "--version", "v"]) == 0
     state = torch.load("lightning_logs/cnn/v/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    for name, value in kept["model"].net.state_dict().items():
+    for name, value in kept["cli"].model.net.state_dict().items():
         torch.testing.assert_close(state[f"net.{name}"], value, rtol=1e-4, atol=1e-5)
 
 
@@ -144,9 +144,9 @@ def test_options_that_nobody_takes_are_refused():
 def test_the_result_is_written_as_json():
     args = ["scale", "--steps=1", "--output=out/scale.json"]
     program = (
-        "import sys; from cifar_lightning.benchmarks import scale; scale.AXES = {}; "
+        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); from benchmarks import scale; scale.AXES = {{}}; "
         "scale.BASE = {'batch_size': 2, 'width': 2, 'depth': 1}; "
-        f"sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; sys.argv[1:] = {args!r}; sys.exit(bench.main())"
+        f"import bench; sys.argv[1:] = {args!r}; sys.exit(bench.main())"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     result = json.loads(Path("out/scale.json").read_text())

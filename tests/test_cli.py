@@ -220,13 +220,14 @@ def test_help_has_a_sentence_for_every_option_of_the_project(command, capsys):
     assert checked > 20
 
 
-def test_help_of_a_model_shows_its_options(capsys):
+@pytest.mark.parametrize(
+    ("option", "name", "shown"),
+    [("--model.help", "CNNClassifier", "--model.label_smoothing"), ("--model.net.help", "CNN", "--net.widths")],
+)
+def test_help_of_a_model_and_of_a_network_shows_its_options(capsys, option, name, shown):
     with pytest.raises(SystemExit):
-        main(["fit", "--model.help", "CNNClassifier"])
-    text = capsys.readouterr().out
-    assert "--model.net.widths" in text
-    assert "--model.label_smoothing" in text
-    assert "net" not in text.replace("network", "").split()
+        main(["fit", option, name])
+    assert shown in capsys.readouterr().out
 
 
 def test_averaged_weights_are_what_is_evaluated_and_saved():

@@ -22,8 +22,10 @@ from cifar_lightning.callbacks.predictions import predictions_csv
 from cifar_lightning.comparison.charts import leaders
 from cifar_lightning.comparison.compare import compare
 from cifar_lightning.comparison.dependence import plateau
-from cifar_lightning.comparison.groups import Group, best_first, group_runs
+from cifar_lightning.comparison.groups import Comparison, Group, best_first, group_runs
 from cifar_lightning.comparison.records import RunRecord, read_runs
+from cifar_lightning.comparison.tables import pairs_to_test
+from cifar_lightning.sweeps.plan import expand, load_sweep
 
 ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
 
@@ -374,3 +376,56 @@ def test_groups_without_the_metric_come_last():
     groups = [group("none"), group("high", loss=2.0, acc=0.9), group("low", loss=1.0, acc=0.8), group("none too")]
     assert [g.label for g in best_first(groups, "loss")] == ["low", "high", "none", "none too"]
     assert [g.label for g in best_first(groups, "acc")] == ["high", "low", "none", "none too"]
+
+
+def test_runs_that_differ_in_many_settings_have_the_names_of_their_runs():
+    for i in range(3):
+        write_run(Path(f"logs/{i}"), i, 0.1, 8, 0.5)
+    change(Path("logs/2"), {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5})
+    assert [group.label for group in group_runs(read_runs([Path("logs")]))] == ["logs/0 and 1 more", "logs/2"]
+
+
+def test_a_label_may_hold_a_comma_and_a_baseline_is_one_of_several_labels():
+    points = [{"label": [net, optimizer]} for net in ("MLP, wide", "CNN") for optimizer in ("SGD", "Muon")]
+    runs = [
+        RunRecord(
+            Path(f"{i}{seed}"), seed, point, {"status": "completed", "fit": {"metrics": {"val/acc": 0.5 + i}}}, {}
+        )
+        for i, point in enumerate(points)
+        for seed in range(2)
+    ]
+    comparison = Comparison.of(runs)
+    pairs = pairs_to_test(comparison.groups, "SGD")
+    assert {(a.label, b.label) for a, b in pairs} == {("MLP, wide, Muon", "MLP, wide, SGD"), ("CNN, Muon", "CNN, SGD")}
+    assert {a.names[1] for a, _ in pairs_to_test(comparison.groups, "MLP, wide")} == {"SGD", "Muon"}
+
+
+STUDY = Path(__file__).parents[1] / "docs/results/study"
+
+
+@pytest.mark.parametrize("sweep", ["architectures", "depth", "optimizers", "regularisation"])
+def test_the_study_has_the_numbers_of_its_comparison(sweep, tmp_path):
+    """The rows of compare.csv, written when the runs were measured."""
+    compare([str(STUDY / sweep), "--output", str(tmp_path)])
+    now, then = (
+        list(csv.reader(folder.joinpath("compare.csv").read_text().splitlines()))
+        for folder in (tmp_path, STUDY / sweep / "comparison")
+    )
+    assert now[1:] == then[1:]
+
+
+def test_the_runs_of_the_study_are_those_of_its_recipes(tmp_path, monkeypatch):
+    """Ids depend on the contents of the recipes, which are kept as they were."""
+    (tmp_path / "configs/sweeps").mkdir(parents=True)
+    (tmp_path / "configs/sweeps/study").symlink_to(STUDY / "recipes")
+    monkeypatch.chdir(tmp_path)
+    total = 0
+    for path in sorted(STUDY.glob("*/runs.json")):
+        kept = json.loads(path.read_text())["runs"]
+        planned = expand(load_sweep(Path(f"configs/sweeps/study/{path.parent.name}.yaml")))
+        assert {(row["id"], row["seed"]) for row in kept} == {(run.id, run.seed) for run in planned}
+        assert [row["id"] for row in kept] == sorted(row["id"] for row in kept)
+        assert all(row["result"]["git_commit"] and row["history"]["val/acc"] for row in kept)
+        assert {row["id"]: row["point"] for row in kept} == {run.id: run.point for run in planned}
+        total += len(kept)
+    assert total == 336

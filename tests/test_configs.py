@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli.training import CifarCLI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
@@ -136,7 +136,7 @@ def test_overfit_learns_its_images_by_heart():
         "--data.source=synthetic",
         "--data.synthetic_train=500",
     ]
-    sizes = ["--data.val_size=100", "--data.train_size=100", "--data.batch_size=20"]
+    sizes = ["--data.val_size=100", "--data.train_size=100", "--data.images_per_step=20", "--data.batch_size=20"]
     more = ["--version=v", "--figures.every_n_epochs=0"]
     assert main(["fit", *args, *small, *sizes, *more]) == 0
     lines = Path("lightning_logs/cnn/v/metrics.csv").read_text().splitlines()

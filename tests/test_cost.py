@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_lightning.analysis.cost import layer_costs
+from cifar_lightning.analysis.cost import layer_costs, time_steps
 from cifar_lightning.models.cnn import CNN
 from cifar_lightning.models.mlp import MLP
 from cifar_lightning.models.resnet import ResNet
@@ -46,3 +49,46 @@ def test_layers_add_up_to_the_network(make):
         net(images)
     assert sum(cost.flops for cost in costs.values()) == pytest.approx(counter.get_total_flops() / 3)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_training_steps_are_timed_and_taken():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    before = net[1].weight.clone()
+    model = torch.nn.Sequential(Float(), net)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    times = time_steps(model, optimizer, 4, torch.device("cpu"), contextlib.nullcontext, steps=3, uncounted=2)
+    assert len(times) == 3
+    assert all(time.passes > 0 and time.update > 0 for time in times)
+    assert not torch.equal(net[1].weight, before)
+
+
+class Float(torch.nn.Module):
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        return images.float() / 255
+
+
+def test_an_activation_counts_the_layer_before_it_and_a_layer_called_twice_ends_with_the_last_call():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Linear(7, 7)
+            self.stem, self.twice = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.relu = nn.ReLU()
+            self.scores = nn.Bilinear(4, 4, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps = self.twice(self.relu(self.stem(images)))
+            features = self.twice(maps.relu()).mean((2, 3))
+            return self.scores(features, features)
+
+    net = Net().eval()
+    layers = {"twice": net.twice, "stem": net.relu, "unused": net.unused}
+    costs = layer_costs(net, layers, torch.randn(2, 3, 32, 32), rounds=1)
+    assert {name: cost.params for name, cost in costs.items()} == {
+        "stem": 3 * 4 * 9 + 4,
+        "twice": 4 * 4 * 9 + 4,
+        "rest": 4 * 4 * 10 + 10 + 7 * 7 + 7,
+    }
+    assert costs["stem"].flops == 2 * 3 * 4 * 9 * 30 * 30
+    assert costs["twice"].flops == 2 * 4 * 4 * 9 * (28 * 28 + 26 * 26)

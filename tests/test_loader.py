@@ -59,22 +59,29 @@ def same(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[i], b[i]) for i in a)
 
 
-@given(n=st.integers(1, 300), batch_size=st.integers(1, 70), world_size=st.integers(1, 9))
-def test_bounds_divide_the_samples_evenly(n, batch_size, world_size):
-    if n < world_size:
-        with pytest.raises(ValueError, match=f"one image for each of the {world_size} processes, got {n} images"):
-            batch_bounds(n, batch_size, 0, world_size)
+@given(n=st.integers(1, 300), batch_size=st.integers(1, 70), world_size=st.integers(1, 9), accumulate=st.integers(1, 4))
+def test_bounds_divide_the_samples_evenly(n, batch_size, world_size, accumulate):
+    parts = world_size * accumulate
+    if n < parts:
+        what = f"each of the {world_size} processes" if accumulate == 1 else f"each of the {parts} batches of a step"
+        with pytest.raises(ValueError, match=f"one image for {what}, got {n} images"):
+            batch_bounds(n, batch_size, 0, world_size, accumulate)
         return
-    ranks = [batch_bounds(n, batch_size, rank, world_size) for rank in range(world_size)]
-    steps = {len(bounds) for bounds in ranks}
-    assert len(steps) == 1
-    assert steps.pop() <= -(-n // (batch_size * world_size))
-    assert sorted(i for bounds in ranks for first, last in bounds for i in range(first, last)) == list(range(n))
-    sizes = [last - first for bounds in ranks for first, last in bounds]
+    ranks = [batch_bounds(n, batch_size, rank, world_size, accumulate) for rank in range(world_size)]
+    (batches,) = {len(bounds) for bounds in ranks}
+    assert batches % accumulate == 0
+    assert batches // accumulate <= -(-n // (batch_size * parts))
+    assert sorted(i for bounds in ranks for batch in bounds for i in range(batch.first, batch.last)) == list(range(n))
+    sizes = [batch.last - batch.first for bounds in ranks for batch in bounds]
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 1
-    # One image per process and step is impossible if the last step would leave a process without an image.
-    assert max(sizes) <= (2 if batch_size == 1 and n % world_size else batch_size)
+    # One image per batch is impossible if the last step would leave a batch without an image.
+    assert max(sizes) <= (2 if batch_size == 1 and n % parts else batch_size)
+    for start in range(0, batches, accumulate):
+        step = [batch for bounds in ranks for batch in bounds[start : start + accumulate]]
+        images = sum(batch.last - batch.first for batch in step)
+        for batch in step:  # each image counts for 1 / images in the mean over the batches
+            assert batch.weight / parts / (batch.last - batch.first) == pytest.approx(1 / images)
 
 
 @pytest.mark.parametrize(

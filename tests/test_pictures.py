@@ -47,7 +47,7 @@ def shown(monkeypatch) -> list[torch.Tensor]:
         return torch.zeros(len(images), 10)
 
     network = SimpleNamespace(device=torch.device("cpu"), predict_logits=predict_logits)
-    monkeypatch.setattr(inference, "load_trained", lambda run: (network, None))
+    monkeypatch.setattr(inference, "load", lambda run: network)
     return batches
 
 

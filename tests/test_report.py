@@ -22,7 +22,7 @@ from cifar_lightning.analysis.confusion import class_scores
 from cifar_lightning.pages import Picture, Section, Text
 from cifar_lightning.report import sections
 from cifar_lightning.report.examination import Examination
-from cifar_lightning.report.run import load_run
+from cifar_lightning.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,11 @@ def runs(trained, tmp_path) -> Path:
 
 @pytest.mark.parametrize(("name", "split"), [("cnn", "test"), ("mlp", "val")])
 def test_an_examination_equals_computations_of_another_kind(runs, name, split):
-    run = load_run(runs / name / "v")
-    found = Examination(run, split)
-    data = run.split(split)
+    found = Examination(Run(runs / name / "v"), split)
+    data = found.image_set(split)
     assert torch.equal(found.images, data.images)
     with torch.no_grad():
-        logits = torch.cat([run.model(image[None]) for image in data.images])
+        logits = torch.cat([found.model(image[None]) for image in data.images])
     torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-4)
     predictions = found.predictions.numpy()
     np.testing.assert_array_equal(found.confusion, confusion_matrix(data.labels, predictions, labels=range(10)))
@@ -57,9 +56,9 @@ def test_an_examination_equals_computations_of_another_kind(runs, name, split):
     np.testing.assert_allclose(np.array(class_scores(found.confusion)).T, scores)
     assert found.accuracy == pytest.approx((predictions == data.labels.numpy()).mean())
     # The temperature comes from validation images alone, and never from those that show what it gives.
-    val = run.split("val")
+    val = found.image_set("val")
     with torch.no_grad():
-        held_out = run.model(val.images)
+        held_out = found.model(val.images)
     fit, shown = (slice(None), slice(None)) if split == "test" else (slice(None, None, 2), slice(1, None, 2))
     temperature = fit_temperature(held_out[fit], val.labels[fit])
     assert found.calibration.temperature == pytest.approx(temperature, rel=1e-4)
@@ -70,11 +69,10 @@ def test_an_examination_equals_computations_of_another_kind(runs, name, split):
 
 
 def test_probes_equal_scikit_learn_on_features_taken_by_hand(runs):
-    run = load_run(runs / "mlp/v")
-    found = Examination(run, "val")
-    train, val = run.split("train"), run.split("val")
+    found = Examination(Run(runs / "mlp/v"), "val")
+    train, val = found.image_set("train"), found.image_set("val")
     with torch.no_grad():
-        x, y = (run.model.net.features(run.model.normalize(part.images)).double() for part in (train, val))
+        x, y = (found.model.net.features(found.model.normalize(part.images)).double() for part in (train, val))
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-8)
     ridge = RidgeClassifier(alpha=0.01 * len(train.labels)).fit(((x - mean) / std).numpy(), train.labels)
     assert list(found.probes) == ["pixels", "hidden1"]
@@ -82,7 +80,7 @@ def test_probes_equal_scikit_learn_on_features_taken_by_hand(runs):
 
 
 def test_layers_and_explanations_are_of_the_images_they_are_shown_with(runs):
-    found = Examination(load_run(runs / "cnn/v"), "test")
+    found = Examination(Run(runs / "cnn/v"), "test")
     assert (found.predictions[found.correct] == found.labels[found.correct]).all()
     assert len(found.correct) == round(found.accuracy * len(found.labels)) > 0
     rows = found.correct[:3]
@@ -144,7 +142,7 @@ def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
     assert main(["report", "--run", str(runs / "cnn/v")]) == 0
     assert "Report: " in capsys.readouterr().err
     page = check_page(runs / "cnn/v/report")
-    accuracy = load_run(runs / "cnn/v").result["test"]["metrics"]["test/acc"]
+    accuracy = Run(runs / "cnn/v").result["test"]["metrics"]["test/acc"]
     assert f"{100 * accuracy:.2f}" in page.text
     for words in (
         "200 test SYNTHETIC images",
@@ -176,7 +174,7 @@ def test_several_runs_stand_side_by_side(runs):
     arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both"]
     assert main(["report", *arguments]) == 0
     page = check_page(Path("both"))
-    assert "Comparison" in page.headings()
+    assert {"Results", "Accuracy and cost", "Training curves", "Calibration and linear probes"} <= set(page.headings())
     for name in ("cnn/v: Result", "mlp/v: Result"):
         assert name in page.headings()
 

@@ -12,8 +12,8 @@ from torchvision.models import resnet18
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.pages import Page, Table, Text, write_page
 from cifar_lightning.report.examination import Examination
-from cifar_lightning.report.run import LoadedRun
 from cifar_lightning.report.sections import SECTIONS, run_sections
+from cifar_lightning.runs import Run
 
 
 class Tokens(nn.Module):
@@ -62,6 +62,17 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
 
 
+class Bare(nn.Module):
+    """A matrix without modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(3072, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.weights
+
+
 FILTERS, MAPS, CAM = "Filters: the network", "Feature maps: the network", "Grad-CAM is left out"
 EMBEDDING = "Map of the features (t-SNE): the network"
 CURVES, STEPS = "Learning curves: the run", "Training steps: the run"
@@ -73,15 +84,18 @@ CURVES, STEPS = "Learning curves: the run", "Training steps: the run"
         (lambda: resnet18(num_classes=10), ()),
         (mlp, (CAM,)),
         (linear, (CAM, MAPS)),
-        (headless, (EMBEDDING,)),
+        (headless, ()),
         (Tokens, (FILTERS, MAPS, CAM)),
-        (Recurrent, (FILTERS, EMBEDDING)),
+        (Recurrent, (FILTERS,)),
+        (Bare, (FILTERS, MAPS, CAM, EMBEDDING)),
     ],
-    ids=["resnet18", "mlp", "linear", "headless", "tokens", "recurrent"],
+    ids=["resnet18", "mlp", "linear", "headless", "tokens", "recurrent", "bare"],
 )
 def test_a_report_about_any_network(net, missing, data, tmp_path):
     model = ImageClassifier(net()).eval()
-    exam = Examination(LoadedRun(Path("logs/net/v"), "", {}, {}, {}, model, data), "val", gallery_images=4)
+    Path("net/v").mkdir(parents=True)
+    Path("net/v/config.yaml").write_text("model: {}")
+    exam = Examination(Run("net/v"), "val", gallery_images=4, trained=(model, data))
     sections = run_sections(exam)
     write_page(Page("A report", sections), tmp_path, "report")
     sentences = [block.text for section in sections for block in section.blocks if isinstance(block, Text)]

@@ -24,6 +24,7 @@ from cifar_lightning.runs import (
     run_lock,
     write_result,
 )
+from cifar_lightning.runs.old_keys import upgraded
 
 
 def test_entries_of_a_result_are_kept_and_replaced(tmp_path):
@@ -417,3 +418,31 @@ def test_the_check_reads_no_weights_into_memory(model, path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *args, **options: seen.update(options) or load(*args, **options))
     check_checkpoint(path, model)
     assert seen == {"map_location": "meta", "weights_only": True}
+
+
+def test_configurations_of_earlier_versions_are_read_with_todays_keys():
+    old = {
+        "model": {
+            "class_path": "cifar_lightning.models.CNNClassifier",
+            "init_args": {
+                "widths": [8, 8],
+                "dropout": 0.2,
+                "optimizer": {"class_path": "torch.optim.SGD"},
+                "tta": "flip",
+            },
+        },
+        "figures": {
+            "confusion_every_n_epochs": 1,
+            "filters_every_n_epochs": 5,
+            "mistakes_every_n_epochs": 0,
+            "projector_images": 9,
+        },
+        "layers": {"norms_every_n_steps": 7, "activations_every_n_epochs": 1, "activation_images": 3},
+    }
+    new = upgraded(old)
+    net = {"class_path": "cifar_lightning.models.CNN", "init_args": {"widths": [8, 8], "dropout": 0.2}}
+    assert new["model"]["init_args"] == {"net": net, "optimizer": {"class_path": "torch.optim.SGD"}, "tta": "flip"}
+    assert new["figures"] == {"every_n_epochs": 5, "show": ["confusion", "filters", "projector"]}
+    assert new["layers"] == {"every_n_steps": 7}
+    assert upgraded(new) == new
+    assert "widths" in old["model"]["init_args"]  # as it was

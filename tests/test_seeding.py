@@ -67,7 +67,7 @@ def test_a_step_draws_what_torch_draws_from_its_seed(monkeypatch):
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
             seen.append(torch.get_rng_state())
 
-    monkeypatch.setattr("cifar_lightning.cli.StepSeed", Spy)
+    monkeypatch.setattr("cifar_lightning.cli.training.StepSeed", Spy)
     fit(*MLP, "--trainer.max_epochs=2", "--seed_everything=3")
     assert len(seen) == 10
     for step, state in enumerate(seen):

@@ -15,7 +15,7 @@ from cifar_lightning.data.loader import BatchLoader
 IMAGES_PER_STEP = 96
 CUTS = [(1, 1), (4, 1), (8, 1), (1, 2), (4, 2)]
 """Batches that a process makes of a step, and processes."""
-NET = ("--model", "CNNClassifier", "--model.net.widths", "[8, 16]", "--model.net.norm=group", "--model.net.dropout=0")
+NET = ("--model=CNNClassifier", "--model.net.widths=[8, 16]", "--model.net.norm=group", "--model.net.pooling=average")
 
 
 def train(cuts: int, processes: int) -> Path:

@@ -15,10 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from cifar_lightning.sweeps import execute, launch
+from cifar_lightning.sweeps import execute, local
 from cifar_lightning.sweeps.check import Cost
 from cifar_lightning.sweeps.cluster import connect
-from cifar_lightning.sweeps.launch import LocalPool, Resources, check_resources, visible_gpus
+from cifar_lightning.sweeps.launch import check_resources, launch
+from cifar_lightning.sweeps.local import LocalPool, Resources, visible_gpus
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 PROGRAM = """
@@ -55,7 +56,7 @@ def go(names: str, sweep: Sweep, devices: int = 1, gpu: bool = False) -> dict[st
     """Run a sweep and return the error of each run."""
     runs = [PlannedRun(name, (), {}, {}, 0) for name in names.split()]
     costs = {run.id: Cost(1, 1, devices, gpu, seconds=1.0) for run in runs}
-    return {outcome.id: outcome.error for outcome in launch.launch(sweep, runs, costs, Path("logs/s"))}
+    return {outcome.id: outcome.error for outcome in launch(sweep, runs, costs, Path("logs/s"))}
 
 
 def events() -> list[tuple[str, float, float, str | None]]:
@@ -80,7 +81,7 @@ def test_as_many_runs_at_once_as_there_are_cores_for(monkeypatch, cores, cpus, d
 @pytest.mark.parametrize("devices", [1, 2])
 def test_runs_at_the_same_time_have_gpus_of_their_own(monkeypatch, devices):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    monkeypatch.setattr(launch, "visible_gpus", lambda: ["3", "5", "MIG-a", "MIG-b"])
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5", "MIG-a", "MIG-b"])
     go("a b c d e f", a_sweep(), devices, gpu=True)
     assert most_at_once() == 4 // devices
     for name, start, end, gpus in events():
@@ -92,9 +93,9 @@ def test_runs_at_the_same_time_have_gpus_of_their_own(monkeypatch, devices):
 
 def test_a_run_on_the_cpu_sees_no_gpu_and_without_gpus_nothing_is_set(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(launch, "visible_gpus", lambda: [])
+    monkeypatch.setattr(local, "visible_gpus", lambda: [])
     go("a", a_sweep())
-    monkeypatch.setattr(launch, "visible_gpus", lambda: ["0"])
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
     go("b", a_sweep())
     assert [gpus for _, _, _, gpus in events()] == [None, ""]
 

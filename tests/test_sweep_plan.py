@@ -101,7 +101,7 @@ def test_ids_are_names_of_files_whatever_the_values():
         ({"name": "a/b"}, "Expected `name` of letters"),
         ({"seeds": []}, "Expected `seeds` to be different numbers"),
         ({"seeds": [1, 1]}, "Expected `seeds` to be different numbers"),
-        ({"metric": "test/acc"}, "the test images choose nothing"),
+        ({"metric": "test/acc"}, "test images must not choose anything"),
         ({"cpus": 0}, "Expected `cpus` to be at least 1, got 0"),
         ({"baseline": "a"}, "Expected `baseline` to be the label of a point beside others, got 'a'"),
         ({"baseline": "a", "axes": [[{"label": "a"}]]}, "to be the label of a point beside others, got 'a'"),
@@ -111,7 +111,7 @@ def test_ids_are_names_of_files_whatever_the_values():
         ({"axes": [{}]}, "Expected every axis to have keys and values"),
         ({"axes": [[]]}, "Expected every axis to have keys and values"),
         ({"axes": [{"a": [1]}, [{"a": 2}]]}, "Expected each key on one axis, got a on several"),
-        ({"axes": [{"seed_everything": [1]}]}, "without seed_everything: seeds have a list of their own"),
+        ({"axes": [{"seed_everything": [1]}]}, "without seed_everything: seeds belong into `seeds`"),
     ],
 )
 def test_what_is_no_sweep(arguments, message):
@@ -187,7 +187,7 @@ def test_combinations_that_come_to_the_same_settings():
     sgd = {"model.optimizer": "torch.optim.SGD"}
     points = [{"label": "plain", **sgd}, {"label": "momentum", **sgd, "model.optimizer.momentum": 0.9}]
     sweep = small(axes=[points])  # the default optimizer has a momentum of 0.9, and SGD that says nothing keeps it
-    with pytest.raises(ValueError, match=r"momentum,seed=0-\w+: got every setting as in plain,seed=0-"):
+    with pytest.raises(ValueError, match=r"momentum,seed=0-\w+: same settings as plain,seed=0-"):
         check_runs(sweep, expand(sweep))
     points[0]["model.optimizer.momentum"] = 0
     points[0]["model.optimizer.nesterov"] = False

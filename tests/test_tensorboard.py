@@ -85,11 +85,15 @@ def test_hparams_end_in_final_metrics(events):
 
 
 def test_hyperparameters_are_numbers_and_texts():
-    tree = {"model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}}, "seed": 3, "x": None}
+    tree = {
+        "model": {"class_path": "some.A", "init_args": {"widths": [1, 2], "flag": True}},
+        "seed": 3,
+        "x": None,
+        "data": {"root": "/r"},
+    }
     assert table_row(tree) == {
         "model": "A",
         "model.widths": "[1, 2]",
         "model.flag": "True",
         "seed": 3,
-        "x": "None",
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from cifar_lightning.analysis.style import image_array, new_figure
 
 __all__ = ["LayerStatistics", "evaluating", "layer_outputs", "layer_statistics", "plot_feature_maps", "pooled"]
+
+TILE_PX = 60
+"""Pixels of a feature map in a figure."""
 
 
 @contextmanager
@@ -101,8 +105,8 @@ def plot_feature_maps(
 ) -> Figure:
     """Draw each image, and below it the feature maps of each layer that vary most over it.
 
-    Every map is scaled from its minimum (dark) to its maximum (light). The outputs of a fully connected layer are drawn
-    as a strip of all units, in falling order.
+    Every map is scaled from its minimum (dark) to its maximum (light). Outputs of one value per unit,
+    as those of fully connected layers, are drawn as a strip of all units, in falling order.
 
     Args:
         images: B images by name, uint8 (3, H, W).
@@ -110,33 +114,38 @@ def plot_feature_maps(
         title: what the images are of.
         maps: largest number of maps per layer.
     """
-    figure = new_figure(1.0 + maps, 1.12 * len(images) * (len(outputs) + 1) + 0.5, title)
-    grid = figure.add_gridspec(len(images) * (len(outputs) + 1), maps)
-    row = 0
+    rows = len(images) * (len(outputs) + 1)
+    figure = new_figure(1.2 + maps, 1.05 * rows + 0.5, title)
+    all_axes = iter(figure.subplots(rows, 1, squeeze=False)[:, 0])
     for index, (image_name, image) in enumerate(images.items()):
-        axes = figure.add_subplot(grid[row, 0])
-        axes.imshow(image_array(image[None])[0], interpolation="nearest")
-        label(axes, image_name)
-        for row, (name, batch) in enumerate(outputs.items(), start=row + 1):  # noqa: B020
-            output = batch[index].detach().float().cpu()
-            if output.ndim == 1:
-                axes = figure.add_subplot(grid[row, :])
-                axes.imshow(output.sort(descending=True).values[None].numpy(), aspect="auto", cmap="gray")
-                label(axes, f"{name}\n{len(output)} units")
+        axes = next(all_axes)
+        axes.imshow(image_array(image[None])[0], extent=(0, 1, 0, 1), interpolation="nearest")
+        label(axes, image_name, maps)
+        for name, batch in outputs.items():
+            axes, output = next(all_axes), batch[index].detach().float().cpu()
+            if output.ndim == 1 or output[0].numel() == 1:
+                output = output.flatten()
+                units = output.sort(descending=True).values[None].numpy()
+                axes.imshow(units, extent=(0, maps, 0, 1), cmap="gray", interpolation="nearest")
+                label(axes, f"{name}\n{len(output)} units", maps)
                 continue
             strongest = output.flatten(1).std(1, correction=0).argsort(descending=True)[:maps]
-            for column, channel in enumerate(strongest.tolist()):
-                axes = figure.add_subplot(grid[row, column])
-                axes.imshow(output[channel].numpy(), cmap="gray", interpolation="nearest")
-                size = f"{output.shape[1]}×{output.shape[2]}"
-                label(axes, f"{name}\n{len(output)} of {size}" if column == 0 else "")
-        row += 1
+            tiles = side_by_side(output[strongest])
+            axes.imshow(tiles.numpy(), extent=(0, len(strongest), 0, 1), cmap="gray", vmin=0, vmax=1)
+            label(axes, f"{name}\n{len(output)} of {output.shape[1]}×{output.shape[2]}", maps)
     return figure
 
 
-def label(axes: Axes, text: str) -> None:
-    """Write a label to the left of a picture and remove its frame."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_frame_on(False)
+def side_by_side(maps: Tensor) -> Tensor:
+    """Return feature maps (C, h, w) in one row, each scaled to [0, 1], with NaN between them."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    zoom = max(1, TILE_PX // max(maps.shape[1:]))
+    scaled = (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    tiles = scaled.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    return torch.cat(list(F.pad(tiles, (0, max(1, tiles.shape[2] // 12)), value=torch.nan)), dim=1)
+
+
+def label(axes: Axes, text: str, width: int) -> None:
+    """Write a label to the left of a row of pictures `width` times as wide as high, and remove its frame."""
+    axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(0, 1), aspect="auto", frame_on=False)
     axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)

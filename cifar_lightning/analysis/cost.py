@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.analysis.activations import evaluating
 
-__all__ = ["LayerCost", "depth", "flops_per_image", "layer_costs"]
+__all__ = ["LayerCost", "StepTime", "depth", "flops_per_image", "layer_costs", "time_steps"]
 
 
 def flops_per_image(net: nn.Module) -> int:
@@ -50,17 +53,23 @@ class LayerCost:
 def layer_costs(
     net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, rounds: int = 5
 ) -> dict[str, LayerCost]:
-    """Return the cost of each layer, and that of everything else as "rest".
+    """Measure the network from the end of one layer to the end of the next, and what follows the last as "rest".
 
-    The cost of a layer that contains others of these layers (a stage and its convolutions) excludes theirs.
+    So a layer that contains others (a stage and its convolutions) excludes their cost, and an activation
+    includes the convolution before it. A layer that is called several times ends with the last call. Parameters count
+    once.
 
     Args:
         net: from images to logits, in eval mode.
-        layers: modules of the network by name, in the order in which they end.
+        layers: modules of the network by name. Those that are not called are left out.
         images: float (B, 3, H, W), the input of the network.
         rounds: passes to take the median time of, after one to warm up.
+
+    Returns:
+        Costs by name, in the order in which the layers end.
     """
     n = len(images)
+    params = differences(watched_parameters(net, layers, images[:1]))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         ends = watched(net, layers, images, counter.get_total_flops)
     flops = differences(ends)
@@ -71,14 +80,24 @@ def layer_costs(
         for name, value in differences(ends).items():
             if index:
                 times[name].append(value)
-    seen: set[int] = set()
-    costs = {}
-    for name, module in (*layers.items(), ("rest", net)):
-        own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
-        seen |= {id(parameter) for parameter in own}
-        params = sum(parameter.numel() for parameter in own)
-        costs[name] = LayerCost(params, round(flops[name] / n), median(times[name]) / n)
-    return costs
+    return {name: LayerCost(round(params[name]), round(flops[name] / n), median(times[name]) / n) for name in flops}
+
+
+def watched_parameters(net: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, float]:
+    """Return the numbers of parameters of the modules that have been called, read as in `watched`."""
+    called: dict[int, int] = {}
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        called.update((id(parameter), parameter.numel()) for parameter in module.parameters())
+
+    hooks = [module.register_forward_hook(count) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            readings = watched(net, layers, images, lambda: sum(called.values()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return readings | {"rest": sum(parameter.numel() for parameter in net.parameters())}
 
 
 def watched(
@@ -89,13 +108,14 @@ def watched(
 
     def reader(name: str) -> Callable[[nn.Module, object, object], None]:
         def read(module: nn.Module, inputs: object, output: object) -> None:
+            readings.pop(name, None)  # the last call counts, and stands last
             readings[name] = gauge()
 
         return read
 
     hooks = [module.register_forward_hook(reader(name)) for name, module in layers.items()]
     try:
-        net(images)
+        net.forward(images)  # not the compiled call, which would be compiled anew for the hooks
     finally:
         for hook in hooks:
             hook.remove()
@@ -113,3 +133,50 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class StepTime(NamedTuple):
+    """Seconds of one training step.
+
+    Attributes:
+        passes: forward and backward.
+        update: of the optimizer.
+    """
+
+    passes: float
+    update: float
+
+
+def time_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[object]],
+    steps: int,
+    uncounted: int = 1,
+) -> list[StepTime]:
+    """Time training steps of a classifier of 32x32 images on one random batch, outside of any trainer.
+
+    Args:
+        model: returns logits of uint8 images of shape (n, 3, 32, 32); on the device.
+        optimizer: of its parameters.
+        batch_size: images of a step.
+        device: to train on.
+        precision: returns the context of a forward pass, such as autocast.
+        steps: the number of steps that count.
+        uncounted: steps before those, in which memory is allocated and kernels are chosen.
+    """
+    images = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 10, (batch_size,), device=device)
+    times = []
+    for _ in range(uncounted + steps):
+        started = clock(device)
+        with precision():
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        between = clock(device)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(StepTime(between - started, clock(device) - between))
+    return times[uncounted:]

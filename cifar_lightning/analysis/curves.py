@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cifar_lightning.analysis.style import BLUE, GREY, ORANGE, new_figure
 
@@ -62,6 +63,7 @@ def plot_curves(history: Mapping[str, Curve], title: str) -> Figure:
     if gap := generalisation_gap(history):
         right.plot([], [], " ", label=f"gap at the end: {100 * gap[-1]:.1f} points")
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)

@@ -63,5 +63,5 @@ def plot_embedding(points: Tensor, labels: Tensor, classes: Sequence[str], title
             axes.annotate(name, (across, up), ha="center", va="center", fontsize=10, bbox=box)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set(xlabel="distances between near points are meant, directions are not", aspect="equal")
+    axes.set(xlabel="distances between near points are meant, directions are not", aspect="equal", adjustable="datalim")
     return figure

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.callbacks.timing import Timing
-from cifar_lightning.config import hyperparameters, with_findings
+from cifar_lightning.config import with_findings
 from cifar_lightning.metrics import METRICS, epoch_metrics
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.private import add_summary
@@ -55,14 +56,15 @@ class RunLogger(TensorBoardLogger):
 def table_row(options: dict[str, Any]) -> dict[str, float | str]:
     """Return options as numbers and texts, for a row of a table.
 
-    Options that change no result are left out, classes are named without their module, and booleans are texts.
+    Options that change no result or have no value are left out, as in comparisons. Classes are named without their
+    module, and booleans are texts.
 
     Args:
         options: Nested options.
     """
     row: dict[str, float | str] = {}
     for name, value in flatten(options, short_classes=True).items():
-        if is_setting(name):
+        if value is not None and is_setting(name):
             row[name] = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return row
 
@@ -102,7 +104,7 @@ class TensorBoardRecords(Callback):
                 writer.add_graph(copy.deepcopy(pl_module.net).eval(), image)
         # The logger's own log_hyperparams describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without it, TensorBoard merges the runs and shows what differs first.
-        params = {**table_row(hyperparameters(config)), "params": sum(p.numel() for p in pl_module.parameters())}
+        params = {**table_row(yaml.safe_load(config)), "params": sum(p.numel() for p in pl_module.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             add_summary(writer, summary)

@@ -67,7 +67,7 @@ class Timing(Callback):
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()
             rate = (self.images - self._images_before_epoch) * trainer.world_size / self.epoch_seconds
-            pl_module.log("train/images_per_second", rate, on_step=False, on_epoch=True, sync_dist=True)
+            pl_module.log("train/images_per_second", rate, on_epoch=True, on_step=False, sync_dist=True, batch_size=1)
 
     def on_evaluation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of `validate` or `test`."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 
 from cifar_lightning import CLASSES
-from cifar_lightning.analysis.comparison import plot_bands, plot_classes, plot_cost
+from cifar_lightning.analysis.charts import plot_bands, plot_classes, plot_cost
 from cifar_lightning.analysis.mistakes import confused_pairs
 from cifar_lightning.analysis.statistics import Summary, summarise
 from cifar_lightning.comparison.groups import Comparison, Group, as_key, mean_and_std, score_text
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.metrics import direction
-from cifar_lightning.report.page import Picture, Table
+from cifar_lightning.pages import Picture, Table
 
 __all__ = ["accuracy_by_class", "costs", "curves", "leaders"]
 

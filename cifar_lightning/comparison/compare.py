@@ -14,10 +14,10 @@ from cifar_lightning.comparison.groups import Comparison
 from cifar_lightning.comparison.records import RunRecord, read_runs
 from cifar_lightning.comparison.tables import results, significance
 from cifar_lightning.files import user_path, write_text_atomic
-from cifar_lightning.report.page import Page, Section, Text, write_page
+from cifar_lightning.pages import Page, Section, Text, write_page
 from cifar_lightning.usage.command_parser import ArgumentParser
 
-__all__ = ["compare", "comparison_sections", "write_comparison"]
+__all__ = ["compare", "sections_of", "write_comparison"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +69,7 @@ def write_comparison(
     Args:
         found: the runs.
         output: folder to write into.
-        metric: name of the metric; None takes test/acc where every finished run was tested, else val/acc.
+        metric: name of the metric; None chooses one.
         title: what the runs are.
         baseline: label to test against.
 
@@ -81,7 +81,7 @@ def write_comparison(
     """
     comparison = Comparison.of(found, metric)
     images = "SYNTHETIC images" if comparison.is_synthetic else "CIFAR-10"
-    page = Page(f"{len(found)} {title} on {images}", comparison_sections(comparison, baseline))
+    page = Page(f"{len(found)} {title} on {images}", sections_of(comparison, baseline))
     path = write_page(page, output, "compare")
     table = results(comparison)
     text = io.StringIO()
@@ -90,7 +90,7 @@ def write_comparison(
     return path
 
 
-def comparison_sections(comparison: Comparison, baseline: str | None = None) -> list[Section]:
+def sections_of(comparison: Comparison, baseline: str | None = None) -> list[Section]:
     """Return the sections of a comparison that have something to show.
 
     Raises:
@@ -104,7 +104,7 @@ def comparison_sections(comparison: Comparison, baseline: str | None = None) -> 
         Section("Dependence on settings", dependence(comparison)),
         Section("Accuracy of each class", accuracy_by_class(comparison)),
     ]
-    return [section for section in sections if section.parts]
+    return [section for section in sections if section.blocks]
 
 
 def introduction(comparison: Comparison) -> str:

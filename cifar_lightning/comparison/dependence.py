@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cifar_lightning.analysis.comparison import plot_dependence
+from cifar_lightning.analysis.charts import plot_dependence
 from cifar_lightning.analysis.statistics import summarise
 from cifar_lightning.comparison.groups import Comparison, Group, names_of, score_text
-from cifar_lightning.report.page import Picture, Table
+from cifar_lightning.pages import Picture, Table
 
 __all__ = ["dependence", "plateau"]
 

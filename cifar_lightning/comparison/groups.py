@@ -27,6 +27,9 @@ __all__ = [
 
 LABELS = "label"
 """Key of a point that holds names, shown in place of other keys and values."""
+MAX_NAMES = 4
+"""Settings in a label: where more of them differ, groups are named by their runs."""
+DEFAULT_METRICS = ("test/acc", "val/acc", "train/acc")
 IMAGES = "images"
 """Key of a point for the images that a run was trained on, where only these differ."""
 
@@ -88,7 +91,8 @@ class Comparison:
 
         Args:
             found: the runs.
-            metric: name of the metric; None takes test/acc where every finished run was tested, else val/acc.
+            metric: name of the metric; None takes the first of test/acc, val/acc and train/acc that all finished runs
+                have.
 
         Raises:
             ValueError: when no run is finished, or none has the metric.
@@ -99,7 +103,8 @@ class Comparison:
                 f"Expected finished runs to compare, got {len(found)} that are not: see their result.json."
             )
         if metric is None:
-            metric = "test/acc" if all(run.metric("test/acc") is not None for run in finished) else "val/acc"
+            known = [name for name in DEFAULT_METRICS if all(run.metric(name) is not None for run in finished)]
+            metric = known[0] if known else "val/acc"
         groups = group_runs(found)
         if not any(group.values(metric) for group in groups):
             raise ValueError(
@@ -181,7 +186,20 @@ def group_runs(found: Sequence[RunRecord]) -> list[Group]:
     groups: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
     for run, point in zip(found, points, strict=True):
         groups.setdefault(as_key(point), (point, []))[1].append(run)
-    return [Group(names_of(point), point, sorted(same, key=lambda run: run.seed)) for point, same in groups.values()]
+    return [
+        Group(
+            names_of(point) if len(point) <= MAX_NAMES else (title_of(same),),
+            point,
+            sorted(same, key=lambda run: run.seed),
+        )
+        for point, same in groups.values()
+    ]
+
+
+def title_of(found: Sequence[RunRecord]) -> str:
+    """Return the name of the first of some runs, such as cnn/version_0, and how many more there are."""
+    title = "/".join(found[0].folder.absolute().parts[-2:])
+    return title if len(found) == 1 else f"{title} and {len(found) - 1} more"
 
 
 def as_key(value: Any) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
 from cifar_lightning.comparison.groups import Comparison, Group, is_share, mean_and_std, score_text, with_unit
-from cifar_lightning.report.page import Table
+from cifar_lightning.pages import Table
+from cifar_lightning.runs import Run
 
 __all__ = ["results", "significance"]
 
@@ -125,10 +124,10 @@ def over_seeds(comparison: Comparison, pairs: Sequence[tuple[Group, Group]]) -> 
 def over_images(pairs: Sequence[tuple[Group, Group]]) -> Table:
     """Return McNemar's test for pairs of groups, on the lowest seed of which both have predictions."""
     groups = {group.label: group for pair in pairs for group in pair}.values()
-    correct = {
-        group.label: {run.seed: answers for run in group.runs if (answers := correct_images(run.folder))}
-        for group in groups
+    predicted = {
+        group.label: [run for run in group.runs if Run(run.folder).predictions_path().is_file()] for group in groups
     }
+    correct = {label: {run.seed: correct_images(Run(run.folder)) for run in runs} for label, runs in predicted.items()}
     rows = []
     for first, second in pairs:
         a, b = correct[first.label], correct[second.label]
@@ -141,14 +140,10 @@ def over_images(pairs: Sequence[tuple[Group, Group]]) -> Table:
     return Table(header, rows, caption, len(rows) > MAX_OPEN_ROWS)
 
 
-def correct_images(run: Path) -> list[bool]:
-    """Return whether each test image was classified correctly, in the order of the split; empty without predictions."""
-    path = run / "predictions/test.csv"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
-    return [row["label"] == row["prediction"] for row in rows]
+def correct_images(run: Run) -> list[bool]:
+    """Return whether each test image was classified correctly, in the order of the split."""
+    predictions = run.predictions()
+    return (predictions.labels == predictions.classes).tolist()
 
 
 def p_text(p: float) -> str:

@@ -24,14 +24,11 @@ class Batch(NamedTuple):
         images: uint8 (B, 3, 32, 32), or smaller in an epoch of smaller images.
         labels: int64 (B,).
         indices: int64 (B,), the positions of the images in their split.
-        weight: Factor on the mean loss of the batch, with which the mean over the batches of an optimizer step is the
-            mean over its images; 1 if all of them have the same size.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-    weight: float = 1.0
 
 
 def check_batch(batch: object) -> None:
@@ -43,10 +40,10 @@ def check_batch(batch: object) -> None:
     problems = []
     if not isinstance(batch, Batch):
         problems.append(f"it is a {type(batch).__name__}, not a cifar_lightning.data.loader.Batch")
-    elif others := [name for name in ("images", "labels", "indices") if not isinstance(getattr(batch, name), Tensor)]:
+    elif others := [name for name, value in batch._asdict().items() if not isinstance(value, Tensor)]:
         problems.append(f"{', '.join(others)} are not tensors")
     else:
-        images, labels, indices, _ = batch
+        images, labels, indices = batch
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             problems.append(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 (B, 3, height, width)")
         if labels.dtype != torch.int64 or labels.ndim != 1:
@@ -54,16 +51,21 @@ def check_batch(batch: object) -> None:
         elif len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
             problems.append(f"labels go from {labels.min()} to {labels.max()}, not from 0 to {len(CLASSES) - 1}")
         if not images.shape[:1] == labels.shape[:1] == indices.shape:
-            sizes = ", ".join(
-                f"{tuple(value.shape[:1])} {name}" for name, value in zip(batch._fields[:3], batch[:3], strict=True)
-            )
+            sizes = ", ".join(f"{tuple(value.shape[:1])} {name}" for name, value in batch._asdict().items())
             problems.append(f"the numbers differ: {sizes}")
     if problems:
         raise ValueError(f"Expected the data loader to yield batches of CIFAR-10, got one where {'; '.join(problems)}.")
 
 
 class Bounds(NamedTuple):
-    """Place of a batch in the order of an epoch, and its `Batch.weight`."""
+    """Place of a batch in the order of an epoch, and its weight.
+
+    Attributes:
+        first: Position of its first image.
+        last: Position after its last image.
+        weight: Factor on the mean loss of the batch, with which the mean over the batches of an optimizer step is the
+            mean over its images; 1 if all of them have the same size.
+    """
 
     first: int
     last: int
@@ -209,6 +211,10 @@ class BatchLoader:
         """Side in pixels to which the images of this epoch are scaled, or None if they are not."""
         return self.sizes[min(self.epoch, len(self.sizes) - 1)] if self.sizes else None
 
+    def weight(self, index: int) -> float:
+        """Return the weight of a batch, counted from the start of an epoch."""
+        return self._bounds[index].weight
+
     def __len__(self) -> int:
         """Return the number of batches of this process."""
         return len(self._bounds)
@@ -223,14 +229,14 @@ class BatchLoader:
         order = order.to(device)
         resumed, self._resume = self._resume, {}
         start = resumed["done"] if resumed.get("epoch") == self.epoch else 0
-        for done, (first, last, weight) in enumerate(self._bounds[start:], start + 1):
+        for done, (first, last, _) in enumerate(self._bounds[start:], start + 1):
             self._done = done
             indices = order[first:last]
             images = self.images.index_select(0, indices)
             images = apply_draws(images, self.augmentations, draws, slice(first, last))
             if self.image_size is not None:
                 images = resize(images, self.image_size)
-            yield Batch(images, self.labels.index_select(0, indices), indices, weight)
+            yield Batch(images, self.labels.index_select(0, indices), indices)
 
 
 def gathered(trainer: Trainer, batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:

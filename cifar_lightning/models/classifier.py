@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from cifar_lightning.data.loader import Batch, check_batch
+from cifar_lightning.data.loader import Batch, BatchLoader, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models import introspection
 from cifar_lightning.models.checks import argument_problems, not_logits
@@ -198,7 +198,8 @@ class ImageClassifier(LightningModule):
         """
         if batch_idx == 0:
             check_batch(batch)
-        self._weight = batch.weight
+        loader = self.trainer.train_dataloader
+        self._weight = loader.weight(batch_idx) if isinstance(loader, BatchLoader) else 1.0
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients; those of a step are the mean over its images, whatever the sizes of its batches."""

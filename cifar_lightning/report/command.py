@@ -11,8 +11,8 @@ from cifar_lightning.files import user_path
 from cifar_lightning.pages import Page, write_page
 from cifar_lightning.report.comparison import comparison_sections
 from cifar_lightning.report.examination import Examination
-from cifar_lightning.report.run import LoadedRun, load_run
 from cifar_lightning.report.sections import run_sections
+from cifar_lightning.runs import Run
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["report"]
@@ -58,33 +58,34 @@ def report(args: list[str]) -> int:
     parsed = parser().parse_args(args)
     if parsed.images < 1:
         raise ValueError(f"Expected `--images` to be at least 1, got {parsed.images}.")
-    runs = [load_run(folder) for folder in parsed.run]
+    runs = [Run(folder) for folder in parsed.run]
     split = parsed.split or choose_split(runs)
-    check_split(runs, split)
     exams = [Examination(run, split, parsed.images) for run in runs]
+    for exam in exams:
+        check_images(exam)
     folder = parsed.output or (runs[0].folder / "report" if len(runs) == 1 else Path("report"))
     path = write_page(make_page(exams), folder, "report")
     logger.info(f"Report: {path}")
     return 0
 
 
-def choose_split(runs: list[LoadedRun]) -> str:
+def choose_split(runs: Sequence[Run]) -> str:
     """Return "test" if every run was tested already, else "val"."""
     return "test" if all("test" in run.result for run in runs) else "val"
 
 
-def check_split(runs: list[LoadedRun], split: str) -> None:
-    """Check that every run has images in the split.
+def check_images(exam: Examination) -> None:
+    """Check that there are images to report on.
 
     Raises:
-        ValueError: If one has none.
+        ValueError: If the run has no validation images and the report is about these.
     """
-    for run in runs:
-        if split == "val" and run.data.val_size == 0:
-            raise ValueError(
-                f"Expected held-out images to report on, but {run.folder} was trained on all (`data.val_size: 0`). Run "
-                f"`test --run {run.folder}` first, or ask for the test images with `--split test`."
-            )
+    if exam.split == "val" and exam.data.val_size == 0:
+        folder = exam.run.folder
+        raise ValueError(
+            f"Expected held-out images to report on, but {folder} was trained on all (`data.val_size: 0`). Run "
+            f"`test --run {folder}` first, or ask for the test images with `--split test`."
+        )
 
 
 def make_page(exams: Sequence[Examination]) -> Page:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,13 @@ from cifar_lightning.analysis.calibration import Reliability, fit_temperature, r
 from cifar_lightning.analysis.cost import LayerCost, layer_costs
 from cifar_lightning.analysis.figures import Evaluated
 from cifar_lightning.analysis.probes import probe_accuracy
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.split import ImageSet, evenly_spaced
 from cifar_lightning.metrics import METRICS, ClassificationMetrics
 from cifar_lightning.models import introspection
-from cifar_lightning.report.run import LoadedRun
+from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.runs import Run
+from cifar_lightning.trained import load_trained
 
 __all__ = ["Calibration", "Examination"]
 
@@ -57,52 +60,68 @@ class Examination:
         run: the run.
         split: "val" or "test".
         gallery_images: most images in a gallery.
+        trained: the network and its data, if they are loaded already.
+
+    Raises:
+        ValueError: If the run has no checkpoint, or holds files that cannot be read; raised by the first property that
+            needs them.
     """
 
-    def __init__(self, run: LoadedRun, split: str, gallery_images: int = 24) -> None:
+    def __init__(
+        self,
+        run: Run,
+        split: str,
+        gallery_images: int = 24,
+        trained: tuple[ImageClassifier, CIFAR10DataModule] | None = None,
+    ) -> None:
         self.run = run
         self.split = split
         self.gallery_images = gallery_images
+        self._given = trained
+
+    @cached_property
+    def _trained(self) -> tuple[ImageClassifier, CIFAR10DataModule]:
+        return self._given or load_trained(self.run)
+
+    @property
+    def model(self) -> ImageClassifier:
+        """The network with its normalisation, in eval mode."""
+        return self._trained[0]
+
+    @property
+    def data(self) -> CIFAR10DataModule:
+        """The data of the run."""
+        return self._trained[1]
 
     @property
     def name(self) -> str:
         """Name and version of the run, such as cnn/version_0."""
-        return self.run.name
+        return self.run.title
 
-    @property
-    def config(self) -> str:
-        """`config.yaml` as text."""
-        return self.run.config
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """`result.json`."""
-        return self.run.result
-
-    @property
+    @cached_property
     def history(self) -> dict[str, list[float]]:
         """Metrics by name, one value per epoch, NaN for an epoch without one."""
-        return self.run.history
+        return self.run.history()
 
-    @property
+    @cached_property
     def steps(self) -> dict[str, tuple[list[int], list[float]]]:
-        """Steps and values by name, of what was logged by step."""
-        return self.run.steps
+        """Steps and values by tag, of what TensorBoard shows as curves."""
+        return self.run.steps()
 
     @property
     def net(self) -> nn.Module:
         """The network, from normalised images to logits, in eval mode."""
-        return self.run.model.net
+        return self.model.net
 
     @property
     def device(self) -> torch.device:
         """The device of the network."""
-        return self.run.model.device
+        return self.model.device
 
     @property
     def is_synthetic(self) -> bool:
         """Whether the images are rendered stand-ins."""
-        return self.run.data.is_synthetic
+        return self.data.is_synthetic
 
     @cached_property
     def parameters(self) -> int:
@@ -111,7 +130,7 @@ class Examination:
 
     @cached_property
     def _shown(self) -> ImageSet:
-        return self.run.split(self.split)
+        return self.image_set(self.split)
 
     @property
     def images(self) -> Tensor:
@@ -152,7 +171,7 @@ class Examination:
         """What the figures show."""
         return Evaluated(
             net=self.net,
-            normalize=self.run.model.normalize,
+            normalize=self.model.normalize,
             images=self.images,
             labels=self.labels,
             logits=self.logits,
@@ -200,12 +219,12 @@ class Examination:
         The validation images fit the temperature. If the report is about them, every second image fits it and the
         others show its effect.
         """
-        logits, labels, data = self.logits, self.labels, self.run.data
+        logits, labels, data = self.logits, self.labels, self.data
         fit, fit_labels = logits[::2], labels[::2]
         if self.split == "val":
             logits, labels = logits[1::2], labels[1::2]
         elif data.val_size:
-            held_out = self.run.split("val")
+            held_out = self.image_set("val")
             fit, fit_labels = self._evaluate(held_out.images, {})[0], held_out.labels
         before = reliability(logits.softmax(1), labels)
         if not data.val_size:
@@ -241,7 +260,7 @@ class Examination:
     @cached_property
     def probes(self) -> dict[str, float]:
         """Accuracy of a linear classifier on the pixels and on the output of each layer, fitted to training images."""
-        train = self.run.split("train")
+        train = self.image_set("train")
         rows = evenly_spaced(len(train), PROBE_IMAGES)
         features = self._evaluate(train.images[rows], self.layers)[1]
         return {
@@ -256,7 +275,7 @@ class Examination:
 
     @cached_property
     def features(self) -> Tensor | None:
-        """Penultimate features of those images, float32 (M, F); None if the network does not end in a linear layer."""
+        """Penultimate features of those images, float32 (M, F); None if the network has no layers."""
         parts = []
         with torch.inference_mode():
             for rows in self.embedded.split(BATCH_SIZE):
@@ -265,6 +284,12 @@ class Examination:
                     return None
                 parts.append(features.float().cpu())
         return torch.cat(parts)
+
+    def image_set(self, split: str) -> ImageSet:
+        """Return the images of "train", "val" or "test"."""
+        if getattr(self.data, split) is None:
+            self.data.setup("test" if split == "test" else "fit")
+        return cast(ImageSet, getattr(self.data, split))
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return some of the images as the network takes them, on its device."""
@@ -295,7 +320,7 @@ class Examination:
         features: dict[str, list[Tensor]] = {}
         with torch.inference_mode():
             for part in images.split(BATCH_SIZE):
-                batch = self.run.model.normalize(part.to(self.device))
+                batch = self.model.normalize(part.to(self.device))
                 answer, outputs = layer_outputs(self.net, layers, batch)
                 logits.append(answer.float().cpu())
                 for name, output in {"pixels": batch, **outputs}.items():

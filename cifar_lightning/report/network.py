@@ -113,7 +113,7 @@ def saliency(exam: Examination) -> Section:
 def feature_embedding(exam: Examination) -> Section | str:
     """Return a map of the penultimate features."""
     if exam.features is None:
-        return "Map of the features (t-SNE): the network does not end in a linear layer."
+        return "Map of the features (t-SNE): the network has no layer between its input and its logits."
     labels = exam.labels[exam.embedded]
     title = f"Penultimate features by t-SNE, {exam.name}, {len(labels):,} {exam.split} images"
     figure = plot_embedding(embed(exam.features), labels, CLASSES, title)

@@ -36,20 +36,21 @@ PICTURED_PAIRS = 4
 
 def result(exam: Examination) -> Section:
     """Return the metrics, and what they are of."""
-    rows = []
+    recorded, rows = exam.run.result, []
     for stage, split in (("test", "test"), ("validate", "val")):
-        metrics = exam.result.get(stage, {}).get("metrics", {})
+        metrics = recorded.get(stage, {}).get("metrics", {})
         if f"{split}/acc" in metrics:
-            n = exam.result.get("data", {}).get(split, 0)
+            n = recorded.get("data", {}).get(split, 0)
             values = {name: metrics.get(f"{split}/{name}", math.nan) for name in exam.metrics}
             rows.append([f"{split} (command {stage})", f"{n:,}", *score_cells(values)])
     rows.append([f"{exam.split} (this report)", f"{len(exam.labels):,}", *score_cells(exam.metrics)])
     units = ((METRICS[name].words, ", %" if METRICS[name].is_share else "") for name in exam.metrics)
     header = ["split", "images", *(f"{words}{unit}" for words, unit in units)]
-    text = f"{type(exam.net).__name__} with {exam.parameters:,} parameters, seed {exam.result.get('seed', 'unknown')}"
-    fit = exam.result.get("fit", {})
+    text = f"{type(exam.net).__name__} with {exam.parameters:,} parameters, seed {recorded.get('seed', 'unknown')}"
+    fit = recorded.get("fit", {})
     if "seconds" in fit:
-        text += f", trained for {fit.get('epochs', '?')} epochs in {fit['seconds']:,.0f} s"
+        epochs = fit.get("epochs", "?")
+        text += f", trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} in {fit['seconds']:,.0f} s"
     text += f". This report evaluates it on {exam.where} without test-time augmentation."
     if exam.is_synthetic:
         text += " SYNTHETIC images are rendered shapes: their numbers say nothing about CIFAR-10."
@@ -219,16 +220,16 @@ def calibration(exam: Examination) -> Section:
 
 def setting(exam: Examination) -> Section:
     """Return the configuration and the environment of the training."""
-    facts = {**exam.result.get("versions", {}), **exam.result.get("hardware", {})}
+    facts = {**exam.run.result.get("versions", {}), **exam.run.result.get("hardware", {})}
     if isinstance(size := facts.pop("memory_bytes", None), int):
         facts["memory"] = f"{size / 1e9:.1f} GB"
-    facts |= {key: exam.result[key] for key in ("git_commit", "started", "finished") if key in exam.result}
+    facts |= {key: exam.run.result[key] for key in ("git_commit", "started", "finished") if key in exam.run.result}
     rows = [
         [key.replace("_", " "), (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)]
         for key, value in facts.items()
     ]
     table = Table(["item", "value"], rows, "Versions, hardware and times of the training")
-    return Section("Configuration and environment", [table, Text(exam.config, code=True)])
+    return Section("Configuration and environment", [table, Text(exam.run.config_text, code=True)])
 
 
 def decimals(value: float, places: int) -> str:

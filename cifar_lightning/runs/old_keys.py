@@ -16,6 +16,8 @@ ARGUMENTS_OF_NET = {
     "ResNetClassifier": ("depth",),
 }
 """Arguments that the classifiers had before they took a network."""
+CADENCE = "_every_n_epochs"
+"""End of the figure options that had a cadence each."""
 
 
 def upgraded(config: dict[str, Any]) -> dict[str, Any]:
@@ -33,4 +35,16 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
         if net:
             path = f"cifar_lightning.models.{name.removesuffix('Classifier')}"
             model["init_args"] = {"net": {"class_path": path, "init_args": net}, **arguments}
+    if any(key.endswith(CADENCE) for key in config.get("figures") or {}):
+        config["figures"] = upgraded_figures(config["figures"])
+    layers = config.get("layers") or {}
+    if "norms_every_n_steps" in layers:
+        config["layers"] = {"every_n_steps": layers["norms_every_n_steps"]}
     return config
+
+
+def upgraded_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of figures with one cadence and one list."""
+    cadences = {key.removesuffix(CADENCE): every for key, every in figures.items() if key.endswith(CADENCE) and every}
+    projector = ["projector"] if figures.get("projector_images") else []
+    return {"every_n_epochs": max(cadences.values(), default=0), "show": [*cadences, *projector]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.sweeps.execute import Outcome, RunDiedError, execute
-from cifar_lightning.sweeps.launch import Resources
+from cifar_lightning.sweeps.local import Resources
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
 __all__ = ["RayPool", "connect"]

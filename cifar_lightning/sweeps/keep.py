@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning import runs
 from cifar_lightning.comparison.records import read_list
 from cifar_lightning.files import write_text_atomic
+from cifar_lightning.runs import Run
 from cifar_lightning.sweeps.execute import done
 from cifar_lightning.sweeps.plan import PlannedRun, Sweep
 
@@ -39,7 +39,7 @@ class KeptRuns:
         """Add those runs to the file that are done; entries of other processes, and of earlier plans, stay."""
         finished = [folder for folder in folders if done(folder, self._sweep.stages)]
         for folder in finished:
-            run = runs.Run(folder)
+            run = Run(folder)
             self._added[folder.name] = {**self._plan[folder.name], "result": run.result, "history": columns(run)}
         if finished:
             there = read_list(self.path)["runs"] if self.path.is_file() else []
@@ -52,7 +52,7 @@ def plan_rows(planned: Iterable[PlannedRun]) -> list[dict[str, Any]]:
     return [{"id": run.id, "seed": run.seed, "point": run.point, "arguments": run.arguments()} for run in planned]
 
 
-def columns(run: runs.Run) -> dict[str, list[float | None]]:
+def columns(run: Run) -> dict[str, list[float | None]]:
     """Return the columns of `metrics.csv`, null where a value is missing or not finite."""
     return {
         name: [None if not math.isfinite(value) else int(value) if value.is_integer() else value for value in values]

@@ -41,13 +41,13 @@ class Sweep:
 
     Args:
         name: Runs go to lightning_logs/<name>.
-        axes: What runs differ in; axes are combined with each other. An axis maps dotted keys of the configuration to
-            values, several keys value by value; or it is a list of points, each with the keys and values that it sets.
-            The key `config` takes recipes, the key `label` a name for a point.
+        axes: Settings in which runs differ; axes are combined with each other. An axis maps dotted keys of the
+            configuration to values, several keys value by value; or it is a list of points, each with its keys and
+            values. The key `config` takes recipes, the key `label` a name for a point.
         configs: Configuration files of every run, after those of an axis.
         options: Keys of the configuration, dotted, and their values in every run.
         seeds: Seeds of each combination.
-        metric: Validation metric that says how good a run is.
+        metric: Validation metric to judge runs by.
         mode: Whether high ("max") or low ("min") values of it are good; "auto" follows from the metric.
         test: Run `test` on each finished run.
         predict: Run `predict` on each finished run, for comparisons image by image.
@@ -57,9 +57,9 @@ class Sweep:
         retries: How often a run that dies (is killed, runs out of memory) is started again. A run that ends with an
             error is not.
         prune: End runs early that do worse than the others: after `first_epochs` and every `factor` times as many, one
-            run in `factor` of those that came so far goes on. Null lets all of them finish.
-        max_runs: The plan may have so many runs at most.
-        max_hours: The plan may take so long at most, by its estimate; null for no limit.
+            run in `factor` of those that got there continues. Null lets all of them finish.
+        max_runs: Most runs that the plan may have.
+        max_hours: Most hours that the plan may take, by its estimate; null for no limit.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Sweep:
             problems.append(f"Expected `seeds` to be different numbers of at least 0, got {self.seeds}.")
         if not re.fullmatch(r"val/[\w/]+", self.metric):
             problems.append(
-                f"Expected `metric` to be one of validation, such as val/acc (the test images choose nothing), "
+                "Expected `metric` to be a validation metric, such as val/acc: test images must not choose anything; "
                 f"got {self.metric!r}."
             )
         if self.mode not in ("auto", direction(self.metric)):
@@ -124,14 +124,14 @@ def axis_problems(axes: list[Axis]) -> list[str]:
         problems.append(f"Expected each key on one axis, got {', '.join(twice)} on several.")
     if reserved := sorted({"seed_everything", "name", "version", "save_dir", "run", "ckpt_path"} & set(keys)):
         problems.append(
-            f"Expected `axes` without {', '.join(reserved)}: seeds have a list of their own, and folders follow."
+            f"Expected `axes` without {', '.join(reserved)}: seeds belong into `seeds`, and settings name the folders."
         )
     for axis in axes:
         if not axis or not all(axis.values() if isinstance(axis, dict) else axis):
             problems.append(f"Expected every axis to have keys and values, got {axis}.")
         elif isinstance(axis, dict) and len({len(values) for values in axis.values()}) > 1:
             counts = ", ".join(f"{len(values)} of {key}" for key, values in axis.items())
-            problems.append(f"Expected keys that go together to have equally many values, got {counts}.")
+            problems.append(f"Expected the keys of one axis to have equally many values, got {counts}.")
     return problems
 
 
@@ -201,7 +201,7 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
     if len(points) * len(sweep.seeds) > sweep.max_runs:
         raise ValueError(
             f"Expected at most `max_runs` {sweep.max_runs} runs, got {len(points)} combinations of {len(sweep.seeds)} "
-            "seeds. Take values or seeds away, or raise the limit."
+            "seeds. Remove values or seeds, or raise the limit."
         )
     contents: dict[str, Any] = {}
     runs = []

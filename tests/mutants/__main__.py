@@ -29,7 +29,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PACKAGE = "cifar_lightning"
 FAULT = re.compile(r"^(?P<name>\S+) \((?P<modules>[^)]+)\): (?P<what>.+)\n- (?P<old>.+)\n\+ (?P<new>.+)$", re.M)
-FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+)", re.M)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+)(.*Timeout)?", re.M)
 
 
 class Fault(NamedTuple):
@@ -93,7 +93,7 @@ def failing(tree: Path, tests: list[str], *options: str) -> list[str]:
     """Return the ids of the tests that fail.
 
     Raises:
-        ValueError: when a test file is not there, or pytest could not run.
+        ValueError: when a test file is not there, pytest could not run, or a test took too long.
     """
     if missing := [test for test in tests if not (tree / test.split("::")[0]).is_file()]:
         raise ValueError(f"Expected the test files {', '.join(missing)}, got none")
@@ -103,7 +103,9 @@ def failing(tree: Path, tests: list[str], *options: str) -> list[str]:
     done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=tree, env=env, capture_output=True, text=True)
     if done.returncode not in (0, 1, 2):
         raise ValueError(f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]!r}")
-    return FAILED.findall(done.stdout)
+    if slow := [test for test, timeout in FAILED.findall(done.stdout) if timeout]:
+        raise ValueError(f"Timeout of {', '.join(slow)}: a hang, or a busy machine")
+    return [test for test, _ in FAILED.findall(done.stdout)]
 
 
 def main() -> int:
@@ -133,7 +135,10 @@ def main() -> int:
                 verdict, bad = f"**ERROR** {error}", bad + 1
             seconds = time.monotonic() - started
             print(f"| {fault.name} | {fault.what} | {where} | {verdict} | {seconds:.0f} |", flush=True)
-        always = failing(tree, sorted(set(caught))) if caught else []
+        try:
+            always = failing(tree, sorted(set(caught))) if caught else []
+        except ValueError as error:
+            always = [str(error)]
     if always:
         print(f"\nThese fail without any fault, and have caught nothing: {', '.join(always)}")
     print(f"\n{len(chosen)} faults, {len(caught)} caught, {bad} not caught or not found.")

@@ -1,21 +1,26 @@
-"""Runs the command line in a process of its own, as a person would."""
+"""Run commands in processes of their own."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-__all__ = ["PROGRAM", "run", "timed"]
+__all__ = ["PROGRAM", "SEES_BENCHMARKS", "run", "timed"]
 
 PROGRAM = [sys.executable, "-m", "cifar_lightning"]
+SCRIPTS = str(Path(__file__).parents[1])
+SEES_BENCHMARKS = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (SCRIPTS, os.environ.get("PYTHONPATH"))))}
+"""Environment of a process that can import this package."""
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """Standard output of a command, with these environment variables; default: those of this process.
+    """Return the standard output of a command, run with these environment variables or those of this process.
 
     Raises:
-        ValueError: when it fails, with the end of what it said.
+        ValueError: when it fails, with the last line of its output.
     """
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -25,7 +30,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
 
 
 def timed(command: list[str]) -> tuple[float, str]:
-    """Wall-clock time of a command in seconds, and its standard output."""
+    """Return the wall-clock time of a command in seconds, and its standard output."""
     started = time.perf_counter()
     said = run(command)
     return time.perf_counter() - started, said

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from cifar_lightning.benchmarks.commands import PROGRAM, run
+from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, run
 from cifar_lightning.callbacks.memory import keep_freed_memory
-from cifar_lightning.cli import CifarCLI
+from cifar_lightning.cli.training import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
 from cifar_lightning.optim.schedule import lr_factor
 from cifar_lightning.runs import Run
@@ -83,8 +83,8 @@ def bench_overhead(args: argparse.Namespace) -> dict[str, Any]:
             return float(Run(Path(folder) / "overhead" / str(index)).result["fit"]["seconds"])
 
         def bare(index: int) -> float:
-            child = [sys.executable, "-m", "cifar_lightning.benchmarks.overhead", "fit", *options]
-            return float(json.loads(run(child).splitlines()[-1]))
+            child = [sys.executable, "-m", "benchmarks.overhead", "fit", *options]
+            return float(json.loads(run(child, SEES_BENCHMARKS).splitlines()[-1]))
 
         for index in range(args.rounds):
             # Who comes first in turn as well: a machine that grows warm slows down the second.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cifar_lightning.benchmarks.steps import time_steps
+from cifar_lightning.analysis.cost import time_steps
 from cifar_lightning.callbacks.memory import keep_freed_memory
 from cifar_lightning.models.cnn import CNN, CNNClassifier
 from cifar_lightning.precision import native_precision

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cifar_lightning.benchmarks.commands import PROGRAM, run
+from benchmarks.commands import PROGRAM, run
 
 __all__ = ["bench_parallel"]
 

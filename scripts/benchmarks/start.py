@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cifar_lightning.benchmarks.commands import PROGRAM, timed
+from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, timed
 
 __all__ = ["FirstStep", "bench_start"]
 
@@ -42,7 +42,7 @@ def to_first_step(options: list[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         command = [*PROGRAM, "fit", *options, *callback, "--trainer.max_epochs=1", "--save_dir", folder]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=SEES_BENCHMARKS)
     lines = [line for line in done.stdout.splitlines() if line.startswith("first step:")]
     if not lines:
         raise ValueError(f"Expected `{' '.join(command)}` to take a step, got: {done.stderr.strip()[-300:]}")

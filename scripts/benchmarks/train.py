@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.benchmarks.commands import PROGRAM, run
+from benchmarks.commands import PROGRAM, run
 from cifar_lightning.runs import Run
 
 __all__ = ["bench_train"]

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.benchmarks.commands import PROGRAM, run, timed
+from benchmarks.commands import PROGRAM, run, timed
 from cifar_lightning.runs import Run
 
 __all__ = ["bench_peer"]

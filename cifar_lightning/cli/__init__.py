@@ -1,0 +1,1 @@
+"""The commands that need a Trainer: `fit`, `validate`, `test` and `predict`."""
