@@ -21,6 +21,7 @@ FREE = (
     "model.warmup_epochs",
     "model.final_lr_ratio",
     "model.label_smoothing",
+    "model.loss",
     "model.net.dropout",
     "model.tta",
     "model.channels_last",

@@ -65,3 +65,19 @@ class Unwritable(Callback):
 
     def __init__(self, marker: Any = object()) -> None:  # noqa: B008
         self.marker = marker
+
+
+class RecordImages(Callback):
+    """Saves the images of the first epoch, in the order of training, into the working directory."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Collects the images of the batch."""
+        if trainer.current_epoch == 0:
+            self.seen.append(batch.images)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes them."""
+        torch.save(torch.cat(self.seen), "images.pt")

@@ -86,6 +86,16 @@ def bad_sgd(**options):
             "Expected valid arguments in `model.optimizer`, got: Invalid weight_decay value: -0.5.",
         ),
         ({"optimizer": bad_sgd(momentun=0.9)}, "unexpected keyword argument 'momentun'"),
+        (
+            {"loss": nn.MultiMarginLoss(), "label_smoothing": 0.1},
+            "Expected `model.label_smoothing` 0 with `model.loss`, got 0.1. Give the loss an argument of its own.",
+        ),
+        (
+            {"loss": nn.CrossEntropyLoss(reduction="none")},
+            "Expected `model.loss` to turn logits (B, 10) and labels (B,) into one number, got the shape (2,).",
+        ),
+        ({"loss": nn.MSELoss()}, "into one number, got RuntimeError: The size of tensor a (10) must match"),
+        ({"loss": nn.Identity()}, "into one number, got TypeError: "),
     ],
 )
 def test_messages(options, message):
@@ -126,6 +136,55 @@ def test_the_loss_is_smoothed_cross_entropy(make_trainer, data):
         for index in range(10):
             total -= (0.2 / 10 + 0.8 * (index == label)) * row[index].item()
     assert record.loss.item() == pytest.approx(total / len(labels), rel=1e-5)
+
+
+def trained_weights(trainer, data, **options):
+    torch.manual_seed(0)
+    model = MLPClassifier(MLP([4]), **options)
+    trainer.fit(model, data)
+    return model.net.state_dict()
+
+
+def test_a_loss_by_its_class(make_trainer, data):
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.loss, self.batch = outputs["loss"], batch
+
+    record = Record()
+    model = MLPClassifier(
+        MLP([4], norm="layer", dropout=0.0),
+        loss=nn.MultiMarginLoss(),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.0),
+    )
+    trainer = make_trainer(max_epochs=1, callbacks=[record])
+    trainer.fit(model, data)
+    logits, labels = model(record.batch.images), record.batch.labels
+    margins = 1 - logits.gather(1, labels[:, None]) + logits
+    total = sum(
+        float(m) for row, y in zip(margins.clamp(min=0), labels, strict=True) for m in [*row[:y], *row[y + 1 :]]
+    )
+    assert record.loss.item() == pytest.approx(total / 10 / len(labels), rel=1e-5)
+    torch.testing.assert_close(  # the metric stays the cross-entropy
+        trainer.callback_metrics["val/loss"], F.cross_entropy(model.eval()(data.val.images), data.val.labels)
+    )
+
+
+def test_the_default_loss_is_the_class_bit_for_bit(make_trainer, data):
+    plain = trained_weights(make_trainer(max_epochs=1), data, label_smoothing=0.2)
+    given = trained_weights(make_trainer(max_epochs=1), data, loss=nn.CrossEntropyLoss(label_smoothing=0.2))
+    assert all(torch.equal(value, given[name]) for name, value in plain.items())
+    assert "loss" not in dict(MLPClassifier(MLP([4])).named_children())  # no row in the summary
+
+
+def test_a_training_step_that_keeps_no_outputs_has_no_training_metrics(make_trainer, data):
+    class Bare(MLPClassifier):
+        def training_step(self, batch, batch_idx):
+            return self.loss(self(batch.images), batch.labels)
+
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(Bare(MLP([4])), data)
+    assert "val/acc" in trainer.callback_metrics
+    assert not [name for name in trainer.callback_metrics if name.startswith("train/")]
 
 
 def test_a_small_network_learns_a_few_images_by_heart(make_trainer, data):

@@ -7,9 +7,12 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateFinder
 from torch import nn
+from torch.optim import lr_scheduler
 
 from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier
+from cifar_lightning.optim import Muon
 
 
 class LearningRates(Callback):
@@ -118,3 +121,142 @@ def test_weights_alone_decay(make_trainer, data):
         for parameter in module.parameters(recurse=False):
             is_weight = isinstance(module, nn.Linear | nn.Conv2d) and parameter is module.weight
             assert decays[parameter] == (0.01 if is_weight else 0)
+
+
+# ---- schedulers by their class ---------------------------------------------------------------------------------------
+
+# With the arguments that follow from a training of 12 steps at a peak of 0.2.
+CLASSES = [
+    (lr_scheduler.CosineAnnealingLR, {}, {"T_max": 12}),
+    (lr_scheduler.CosineAnnealingLR, {"T_max": 6, "eta_min": 0.01}, {}),
+    (lr_scheduler.LinearLR, {"end_factor": 0.5}, {"total_iters": 12}),
+    (lr_scheduler.PolynomialLR, {"power": 2.0}, {"total_iters": 12}),
+    (lr_scheduler.OneCycleLR, {}, {"max_lr": 0.2, "total_steps": 12}),
+    (lr_scheduler.OneCycleLR, {"max_lr": 0.4, "pct_start": 0.5}, {"total_steps": 12}),
+    (lr_scheduler.OneCycleLR, {"epochs": 3, "steps_per_epoch": 4}, {"max_lr": 0.2}),
+    (lr_scheduler.CyclicLR, {"base_lr": 0.02, "step_size_up": 3}, {"max_lr": 0.2}),
+    (lr_scheduler.StepLR, {"step_size": 3}, {}),
+    (lr_scheduler.MultiStepLR, {"milestones": [2, 9]}, {}),
+    (lr_scheduler.ExponentialLR, {"gamma": 0.9}, {}),
+    (lr_scheduler.CosineAnnealingWarmRestarts, {"T_0": 5}, {}),
+]
+
+
+def scheduled(schedule, arguments, **options):
+    sgd = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.2, momentum=0.9)}
+    return MLPClassifier(MLP([4]), schedule=schedule, schedule_args=arguments, **sgd | options)
+
+
+def stepped(schedule, arguments, steps=12):
+    """The rates of a bare loop."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2, momentum=0.9)
+    scheduler, rates = schedule(optimizer, **arguments), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("schedule", "arguments", "filled"), CLASSES)
+def test_a_scheduler_class_is_stepped_each_step_and_goes_on(make_trainer, data, schedule, arguments, filled):
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    first, second = LearningRates(), LearningRates()
+    part = make_trainer(max_epochs=3, callbacks=[first, Stop()])
+    part.fit(scheduled(schedule, arguments), data)
+    part.save_checkpoint("part.ckpt")
+    torch.load("part.ckpt", weights_only=True)
+    make_trainer(max_epochs=3, callbacks=[second]).fit(scheduled(schedule, arguments), data, ckpt_path="part.ckpt")
+    assert len(first.rates) == 4
+    assert first.rates + second.rates == pytest.approx(stepped(schedule, arguments | filled), rel=1e-12)
+
+
+@pytest.mark.parametrize(("schedule", "arguments", "filled"), CLASSES[:6])
+def test_a_longer_training_has_another_length(make_trainer, data, schedule, arguments, filled):
+    whole = make_trainer(max_epochs=3)
+    whole.fit(scheduled(schedule, arguments), data)
+    whole.save_checkpoint("whole.ckpt")
+    rates = LearningRates()
+    longer = make_trainer(max_epochs=5, callbacks=[rates])
+    longer.fit(scheduled(schedule, arguments), data, ckpt_path="whole.ckpt")
+    filled = {name: 20 if value == 12 else value for name, value in filled.items()}
+    assert rates.rates == pytest.approx(stepped(schedule, arguments | filled, 20)[12:], rel=1e-12)
+
+
+def test_each_group_has_its_own_peak(make_trainer, data):
+    options = {"optimizer": lambda params: Muon(params, lr=0.1, head_lr=0.2, bias_lr=0.3)}
+    model = scheduled(lr_scheduler.OneCycleLR, {"cycle_momentum": False}, **options)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(model, data)
+    assert [group["max_lr"] for group in trainer.optimizers[0].param_groups] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("schedule", [lr_scheduler.CosineAnnealingLR, lr_scheduler.OneCycleLR])
+def test_the_learning_rate_that_was_found_is_the_peak_of_a_class(make_trainer, data, schedule):
+    rates = LearningRates()
+    finder = LearningRateFinder(min_lr=1e-3, max_lr=0.3, num_training_steps=20)
+    model = scheduled(schedule, {})
+    make_trainer(max_epochs=3, callbacks=[finder, rates]).fit(model, data)
+    assert 1e-3 <= model.found_lr <= 0.3
+    filled = {"T_max": 12} if schedule is lr_scheduler.CosineAnnealingLR else {"max_lr": 0.2, "total_steps": 12}
+    expected = [rate * model.found_lr / 0.2 for rate in stepped(schedule, filled)]
+    assert rates.rates[-12:] == pytest.approx(expected)  # after those of the search
+
+
+def test_a_peak_that_is_given_cannot_be_found(make_trainer, data):
+    model = scheduled(lr_scheduler.OneCycleLR, {"max_lr": 0.1})
+    with pytest.raises(ValueError, match=r"Expected no `max_lr` in `model\.schedule_args` with LearningRateFinder"):
+        make_trainer(max_epochs=3, callbacks=[LearningRateFinder()]).fit(model, data)
+
+
+def test_a_class_without_a_length_goes_on_without_an_end(make_trainer, data):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step >= 6
+
+    rates = LearningRates()
+    model = scheduled(lr_scheduler.StepLR, {"step_size": 3, "gamma": 0.5})
+    make_trainer(max_epochs=-1, callbacks=[rates, Stop()]).fit(model, data)
+    assert rates.rates[:6] == pytest.approx([0.2] * 3 + [0.1] * 3)
+    with pytest.raises(ValueError, match=r"for `model\.schedule: CosineAnnealingLR`.*got neither"):
+        make_trainer(max_epochs=-1).fit(scheduled(lr_scheduler.CosineAnnealingLR, {}), data)
+
+
+def test_a_length_that_is_too_short_is_refused_at_the_start(make_trainer, data):
+    model = scheduled(lr_scheduler.OneCycleLR, {"total_steps": 11})
+    with pytest.raises(ValueError, match=r"at least the 12 steps of the training in `model\.schedule_args`, got 11"):
+        make_trainer(max_epochs=3).fit(model, data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"schedule": "cosin"},
+            "`model.schedule` to be one of constant, linear, cosine, or a scheduler class, got cos",
+        ),
+        ({"schedule": "linear", "schedule_args": {"T_max": 3}}, "`model.schedule` to be a class for `model.schedule_"),
+        (
+            {"schedule": lr_scheduler.StepLR, "warmup_epochs": 1.0},
+            "0 with the class StepLR for `model.schedule`, got 1",
+        ),
+        ({"schedule": lr_scheduler.StepLR}, "arguments of StepLR in `model.schedule_args`, got: StepLR.__init__() mi"),
+        (
+            {"schedule": lr_scheduler.OneCycleLR, "schedule_args": {"max_rl": 0.1}},
+            "Expected valid arguments of OneCycleLR in `model.schedule_args`, got: OneCycleLR.__init__() got an "
+            "unexpected keyword argument 'max_rl'.",
+        ),
+        (
+            {"schedule": lr_scheduler.OneCycleLR, "optimizer": lambda params: torch.optim.SGD(params, lr=-1.0)},
+            "Expected valid arguments in `model.optimizer`, got: Invalid learning rate: -1.0.",
+        ),
+        ({"schedule": lr_scheduler.ReduceLROnPlateau}, "to depend on the step alone, got ReduceLROnPlateau, which"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_written(options, message):
+    with pytest.raises(ValueError, match="Expected") as caught:
+        MLPClassifier(MLP([4]), **options)
+    assert message in str(caught.value)

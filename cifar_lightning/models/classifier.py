@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,14 +19,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from cifar_lightning.data.loader import Batch, BatchLoader, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models import introspection
+from cifar_lightning.models.checks import argument_problems, not_logits
 from cifar_lightning.models.tta import TTAName, tta_logits
 from cifar_lightning.optim.groups import parameter_groups
-from cifar_lightning.optim.schedule import ScheduleName, make_scheduler, optimizer_steps
+from cifar_lightning.optim.schedule import ScheduleName, lengths, make_scheduler, optimizer_steps
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
 
@@ -45,11 +49,11 @@ class ImageClassifier(LightningModule):
         schedule: How the learning rate changes after the warm-up, at every step: "constant", "linear" or "cosine" to
             the last step, or a scheduler class such as torch.optim.lr_scheduler.OneCycleLR.
         schedule_args: Arguments of a scheduler class. Its length (`total_steps`, `total_iters` or `T_max`) defaults to
-            the steps of the training.
+            the steps of the training, and its `max_lr` to the learning rate of the optimizer.
         warmup_epochs: Epochs over which the learning rate rises to its peak; a fraction is allowed.
         final_lr_ratio: Learning rate at the end of training as a fraction of its peak.
-        loss: The loss from logits (B, 10) and labels (B,), such as torch.nn.CrossEntropyLoss with its arguments; the
-            mean over images. Default: the cross-entropy with `label_smoothing`.
+        loss: The loss from logits (B, 10) and labels (B,), the mean over images, such as torch.nn.MultiMarginLoss.
+            Default: the cross-entropy with `label_smoothing`.
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1).
         tta: Views to average in `validate`, `test` and `predict`: "none", "flip" (mirror image), "flip_translate" (six
             views) or "flip_grid" (eighteen). The validations of a training take each image as it is, which is cheaper.
@@ -85,11 +89,13 @@ class ImageClassifier(LightningModule):
         self.warmup_epochs = warmup_epochs
         self.final_lr_ratio = final_lr_ratio
         self.label_smoothing = label_smoothing
-        self.loss = loss or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        smoothed = partial(F.cross_entropy, label_smoothing=label_smoothing)
+        self.loss: Callable[[Tensor, Tensor], Tensor] = smoothed if loss is None else loss
         self.tta = tta
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compile_net = compile
-        self._check_arguments(loss is not None)
+        if problems := argument_problems(self):
+            raise ValueError(" ".join(problems))
 
         self.register_buffer("mean", torch.tensor(CIFAR10_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(CIFAR10_STD).view(3, 1, 1))
@@ -102,38 +108,12 @@ class ImageClassifier(LightningModule):
         self.trained_steps = 0
         """Optimizer steps behind the weights that were loaded."""
         self._weight = 1.0
+        self._total_steps = self._warmup_steps = 0
         self._epoch_outputs = EpochOutputs()
         self.epoch_metrics: dict[str, float] = {}
         """Metrics of the splits that were evaluated in this epoch, such as val/acc."""
         self.found_lr: float | None = None
         """Learning rate that `LearningRateFinder` has found."""
-
-    def _check_arguments(self, loss_given: bool) -> None:
-        problems = []
-        if loss_given and self.label_smoothing:
-            problems.append(
-                f"Expected `model.label_smoothing` 0 with `model.loss`, got {self.label_smoothing}. Give the loss an "
-                "argument of its own for it."
-            )
-        if isinstance(self.schedule, str) and self.schedule_args:
-            problems.append(f"Expected `model.schedule` to be a class for `model.schedule_args`, got {self.schedule}.")
-        if not isinstance(self.schedule, str) and (self.warmup_epochs or self.final_lr_ratio):
-            problems.append(
-                f"Expected `model.warmup_epochs` and `model.final_lr_ratio` 0 with the class {self.schedule.__name__} "
-                f"for `model.schedule`, got {self.warmup_epochs} and {self.final_lr_ratio}. Use `model.schedule_args`."
-            )
-        if not 0 <= self.label_smoothing < 1:
-            problems.append(f"Expected `model.label_smoothing` in [0, 1), got {self.label_smoothing}.")
-        if not (self.warmup_epochs >= 0 and math.isfinite(self.warmup_epochs)):
-            problems.append(f"Expected `model.warmup_epochs` to be at least 0 epochs, got {self.warmup_epochs}.")
-        if not 0 <= self.final_lr_ratio <= 1:
-            problems.append(f"Expected `model.final_lr_ratio` in [0, 1], got {self.final_lr_ratio}.")
-        try:  # the optimizer checks its own arguments, and ought to before anything is written
-            self.optimizer([nn.Parameter(torch.zeros(2, 2))])
-        except (TypeError, ValueError) as error:
-            problems.append(f"Expected valid arguments in `model.optimizer`, got: {error}.")
-        if problems:
-            raise ValueError(" ".join(problems))
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, 32, 32) to floats of mean 0 and deviation 1 in the memory format of the network.
@@ -252,8 +232,10 @@ class ImageClassifier(LightningModule):
         """
         steps, is_over = self.trainer.max_steps, self.trainer.is_last_batch
         if is_over or (steps != -1 and self.trainer.global_step >= steps):
-            self._metrics("train").update(*self._epoch_outputs.tensors())
-            self._log_metrics("train", to_loggers=is_over)
+            logits, labels = self._epoch_outputs.tensors()
+            if len(labels):  # a training step of one's own may keep none
+                self._metrics("train").update(logits, labels)
+                self._log_metrics("train", to_loggers=is_over)
 
     def on_train_epoch_start(self) -> None:
         """Starts the metrics of the epoch anew."""
@@ -342,9 +324,10 @@ class ImageClassifier(LightningModule):
         """Make sure that a schedule that ends with the training has an end.
 
         Raises:
-            ValueError: when the learning rate falls and the length of the training is not limited.
+            ValueError: when the schedule ends with the training, whose length is not limited.
         """
-        if self.schedule != "constant" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        has_end = self.schedule in ("linear", "cosine") or lengths(self.schedule, self.schedule_args)
+        if has_end and trainer.max_epochs == -1 and trainer.max_steps == -1:
             name = self.schedule if isinstance(self.schedule, str) else self.schedule.__name__
             raise ValueError(
                 f"Expected `trainer.max_epochs` or `trainer.max_steps` for `model.schedule: {name}`, which "
@@ -359,7 +342,7 @@ class ImageClassifier(LightningModule):
         """Make the optimizer over weights and biases, and the schedule, which acts at every step.
 
         Raises:
-            ValueError: when the schedule falls and the length of the training is not known.
+            ValueError: when the schedule does not fit the length of the training.
         """
         self.check_length(self.trainer)
         optimizer = self.make_optimizer()
@@ -368,18 +351,25 @@ class ImageClassifier(LightningModule):
         if (epochs := self.trainer.max_epochs) not in (None, -1):
             limits.append(sum(optimizer_steps(self.trainer, epoch) for epoch in range(max(epochs, 1))))
         total = min(limits, default=math.inf)
-        total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not need it
+        self._total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not need it
         warming = [optimizer_steps(self.trainer, epoch) for epoch in range(math.ceil(self.warmup_epochs))]
-        warmup = round(self.warmup_epochs * statistics.fmean(warming or [0]))
-        if warmup > total_steps > 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        self._warmup_steps = round(self.warmup_epochs * statistics.fmean(warming or [0]))
+        if self._warmup_steps > self._total_steps > 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_only(logger.warning)(
                 f"The warm-up of {self.warmup_epochs:g} epochs is longer than the training: the learning rate never "
                 "reaches its peak."
             )
-        scheduler = make_scheduler(
-            optimizer, self.schedule, total_steps, warmup, self.final_lr_ratio, self.schedule_args
-        )
+        scheduler = self._make_scheduler(optimizer)
+        if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < self._total_steps:
+            raise ValueError(
+                f"Expected OneCycleLR with at least the {self._total_steps} steps of the training in "
+                f"`model.schedule_args`, got {scheduler.total_steps}. Leave its length out: it is filled in."
+            )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
+        steps = self._total_steps, self._warmup_steps
+        return make_scheduler(optimizer, self.schedule, *steps, self.final_lr_ratio, self.schedule_args)
 
     @property
     def lr(self) -> float:
@@ -388,7 +378,13 @@ class ImageClassifier(LightningModule):
         Raises:
             ValueError: when the optimizer has several learning rates.
         """
-        rates = {group["initial_lr"] for group in self.trainer.optimizers[0].param_groups}
+        if "max_lr" in self.schedule_args:
+            raise ValueError(
+                "Expected no `max_lr` in `model.schedule_args` with LearningRateFinder, got "
+                f"{self.schedule_args['max_lr']}. Leave it out: the learning rate that is found takes its place."
+            )
+        # OneCycleLR starts from a fraction of its peak.
+        rates = {group.get("max_lr", group["initial_lr"]) for group in self.trainer.optimizers[0].param_groups}
         if len(rates) > 1:
             raise ValueError(
                 f"Expected `model.optimizer` with one learning rate for LearningRateFinder, got {len(rates)} "
@@ -402,20 +398,25 @@ class ImageClassifier(LightningModule):
         self.found_lr = value
 
     def on_train_start(self) -> None:
-        """Start from the learning rate that `LearningRateFinder` found: it sets only that of the first step."""
+        """Make the schedule anew where its peak or its length has changed.
+
+        `LearningRateFinder` sets the learning rate of the first step only, and the checkpoint of a scheduler class
+        brings back the length that the training had.
+        """
         if self.found_lr is not None:
-            scheduler = self.trainer.lr_scheduler_configs[0].scheduler
-            assert isinstance(scheduler, LambdaLR)
-            scheduler.base_lrs = [self.found_lr] * len(scheduler.base_lrs)
-            for group in scheduler.optimizer.param_groups:
-                group["initial_lr"] = self.found_lr
-                group["lr"] = self.found_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
+            self._restart_schedule([self.found_lr] * len(self.trainer.optimizers[0].param_groups))
+        total = self._total_steps
+        for name in lengths(self.schedule, self.schedule_args):
+            if getattr(self.trainer.lr_scheduler_configs[0].scheduler, name, total) != total:
+                self._restart_schedule([group["lr"] for group in self.make_optimizer().param_groups])
 
-
-def not_logits(value: object) -> str:
-    """Return what is wrong with the logits (2, 10) of two images, and what to do; empty when nothing is."""
-    if not isinstance(value, Tensor):
-        return f"{type(value).__name__}. Return the logits alone."
-    if value.shape != (2, 10):
-        return f"{tuple(value.shape)}. Set its number of classes to 10, such as `model.net.num_classes: 10`."
-    return "" if value.isfinite().all() else "values that are not finite. Look at its initial weights."
+    def _restart_schedule(self, peaks: list[float]) -> None:
+        """Replace the scheduler by a new one with other peaks, at the same step."""
+        config, optimizer = self.trainer.lr_scheduler_configs[0], self.trainer.optimizers[0]
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["initial_lr"] = group["lr"] = peak
+        steps = config.scheduler.last_epoch
+        config.scheduler = self._make_scheduler(optimizer)
+        with warnings.catch_warnings(action="ignore"):  # there are no updates between these steps
+            for _ in range(steps):
+                config.scheduler.step()

@@ -9,13 +9,26 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-__all__ = ["ScheduleName", "lr_factor", "make_scheduler", "optimizer_steps"]
+__all__ = ["ScheduleName", "lengths", "lr_factor", "make_scheduler", "optimizer_steps"]
 
 ScheduleName = Literal["constant", "linear", "cosine"]
 LENGTHS = ("total_steps", "total_iters", "T_max")
 """Arguments of PyTorch's schedulers that are the number of steps of the training."""
+
+
+def lengths(schedule: ScheduleName | type[LRScheduler], arguments: dict[str, Any]) -> list[str]:
+    """Return the arguments of a scheduler class that the length of the training fills in.
+
+    Args:
+        schedule: a name, which has none, or a class.
+        arguments: those that are given.
+    """
+    if isinstance(schedule, str):
+        return []
+    open_ones = [name for name in LENGTHS if name in signature(schedule).parameters and name not in arguments]
+    return [] if "epochs" in arguments else open_ones  # of OneCycleLR, in place of total_steps
 
 
 def make_scheduler(
@@ -29,24 +42,28 @@ def make_scheduler(
     """Return a scheduler that is stepped after each update.
 
     Args:
-        optimizer: its learning rates are the peak.
+        optimizer: new; its learning rates are the peak.
         schedule: a name, or a class.
         total_steps: updates of the whole training.
         warmup_steps: updates over which the rate rises; for names only.
         final_lr_ratio: factor at the end of the training; for names only.
-        arguments: of the class; its length, where it has one and none is given, is `total_steps`.
+        arguments: of the class. Its length defaults to `total_steps`, and its `max_lr` to the peak.
 
     Raises:
-        ValueError: for arguments that the class does not take.
+        ValueError: for a class that cannot be stepped after each update, and for arguments that it does not take.
     """
     if isinstance(schedule, str):
         return LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, schedule, final_lr_ratio))
-    names = signature(schedule).parameters
-    lengths = {name: total_steps for name in LENGTHS if name in names}
-    if "epochs" in arguments:  # of OneCycleLR, in place of total_steps
-        lengths.pop("total_steps", None)
+    if issubclass(schedule, ReduceLROnPlateau):
+        raise ValueError(
+            "Expected `model.schedule` to depend on the step alone, got ReduceLROnPlateau, which depends on a metric. "
+            "Take another schedule, such as cosine."
+        )
+    filled: dict[str, Any] = dict.fromkeys(lengths(schedule, arguments), total_steps)
+    if "max_lr" in signature(schedule).parameters:
+        filled["max_lr"] = [group["lr"] for group in optimizer.param_groups]
     try:
-        return schedule(optimizer, **lengths | arguments)
+        return schedule(optimizer, **filled | arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Expected valid arguments of {schedule.__name__} in `model.schedule_args`, got: {error}."

@@ -138,6 +138,8 @@ def words_of(part: Any) -> str:
         return WORDS[part][0]
     if get_origin(part) is dict:
         return WORDS[dict][0]
+    if get_origin(part) is type:
+        return class_words(get_args(part)[0])
     inner = get_args(part)
     return f"a list of {WORDS.get(inner[0], ('', 'values'))[1]}" if is_collection(part) and not classes_of(part) else ""
 
