@@ -61,7 +61,7 @@ def shown_commands() -> list[str]:
 
 @pytest.fixture
 def files_of_the_pages():
-    """What the commands name: the recipes, the network of the README, the augmentation of docs/data.md, my.yaml, pictures."""
+    """What the commands name: recipes, the network of the README, the augmentation of docs/data.md, pictures."""
     Path("configs").symlink_to(ROOT / "configs")
     for module, page in (("mynet", "README.md"), ("invert", "docs/data.md")):
         (source,) = [
