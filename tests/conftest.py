@@ -34,7 +34,6 @@ def _fresh_start(tmp_path, monkeypatch):
         # Set first, so that it is taken back also where the test sets a variable that was not there.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setenv("CIFAR_LIGHTNING_IMPORTS", "stopping, recording")  # callbacks of the tests
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
