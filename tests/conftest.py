@@ -35,7 +35,6 @@ def _fresh_start(tmp_path, monkeypatch):
         # Set first, so that it is taken back also where the test sets a variable that was not there.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setenv("CIFAR_LIGHTNING_IMPORTS", "stopping, recording")  # callbacks of the tests
     # A command on a run imports the modules that the run keeps, in place of those of the tests.
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name, module in list(sys.modules.items()):

@@ -244,9 +244,10 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
 
 def not_allowed(module: str) -> str:
     """Return what to say after "got <name>" of a module that a file names and the command line does not."""
+    root = module.partition(".")[0]
     return (
-        ", which a configuration may not import, because that runs its code. If you trust it, add `--allow "
-        f"{module.partition('.')[0]}` to the command line."
+        f", which a configuration may not import, because that runs its code. If you trust it, add `--allow {root}` to "
+        f'the command line, or `allow=["{root}"]` to `load`.'
     )
 
 
