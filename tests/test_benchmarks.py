@@ -26,7 +26,7 @@ TINY = [*SMALL, "--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]", "--dat
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_bare_loop_takes_the_steps_of_fit(monkeypatch, precision):
     """The weights after both are equal: same initial weights, batches, rates, precision and updates."""
-    options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2"]
+    options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2", "--data.images_per_step=200"]
     options.append(f"--trainer.precision={precision}")
     kept = {}
     original = overhead.CifarCLI

@@ -157,11 +157,14 @@ class ImageClassifier(LightningModule):
                     try:
                         logits = self.net.forward(images)
                     except Exception as error:  # whatever a network raises
-                        option = "model.net" if size == 32 else "data.image_sizes"
-                        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+                        what = (
+                            "`model.net` to take images (2, 3, 32, 32)"
+                            if size == 32
+                            else f"`data.image_sizes` that the network takes, got {size} pixels"
+                        )
                         raise ValueError(
-                            f"Expected `{option}` such that the network takes images (2, 3, {size}, {size}), got "
-                            f"{type(error).__name__}: {reason}"
+                            f"Expected {what}{', got' if size == 32 else ':'} {type(error).__name__}: {reason}."
                         ) from error
                     if problem := not_logits(logits):
                         raise ValueError(f"Expected `model.net` to return finite logits (2, 10), got {problem}")

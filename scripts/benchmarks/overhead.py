@@ -36,6 +36,7 @@ def bare_loop(args: list[str]) -> float:
     cli = CifarCLI([*args, "--trainer.fast_dev_run=1"])  # which makes no folder
     model, data, trainer = cli.model, cli.datamodule, cli.config.trainer
     device, precision = cli.trainer.strategy.root_device, cli.trainer.precision_plugin
+    data.trainer = cli.trainer  # whose accumulated batches follow from the step
     data.setup("fit")
     if device.type == "cpu":
         keep_freed_memory()
@@ -47,7 +48,7 @@ def bare_loop(args: list[str]) -> float:
         model.net.compile()
     optimizer = model.make_optimizer()
     peaks = [group["lr"] for group in optimizer.param_groups]
-    every, epochs = data.accumulated_batches(1, trainer.accumulate_grad_batches), trainer.max_epochs
+    every, epochs = cli.trainer.accumulate_grad_batches, trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)
     warmup, total, step = round(model.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs, 0
     started = time.perf_counter()
@@ -57,7 +58,7 @@ def bare_loop(args: list[str]) -> float:
             images, labels = batch.images.to(device), batch.labels.to(device)
             with precision.forward_context():
                 loss = F.cross_entropy(model(images), labels, label_smoothing=model.label_smoothing)
-            (loss / every).backward()
+            (loss * loader.weight(index) / every).backward()
             if (index + 1) % every == 0 or index + 1 == len(loader):
                 factor = lr_factor(step, total, warmup, model.schedule, model.final_lr_ratio)
                 for group, peak in zip(optimizer.param_groups, peaks, strict=True):
