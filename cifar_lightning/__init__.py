@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -20,7 +21,9 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 """The ten class names in label order, as in Krizhevsky, "Learning Multiple Layers of Features from Tiny Images"."""
 
 
-def load(path: str | Path | Run, device: str | torch.device | None = None) -> ImageClassifier:
+def load(
+    path: str | Path | Run, device: str | torch.device | None = None, allow: Sequence[str] = ()
+) -> ImageClassifier:
     """Return the trained network of a run: its best checkpoint, or its last where training had no validation.
 
     The network is in eval mode and normalises by itself: it takes uint8 images (B, 3, 32, 32) on its device and
@@ -29,6 +32,8 @@ def load(path: str | Path | Run, device: str | torch.device | None = None) -> Im
     Args:
         path: A run folder or a `cifar_lightning.runs.Run`.
         device: The device for the network; None for the GPU where there is one, else the CPU.
+        allow: Modules of your own that the run names, such as ["mynet"]. Only needed for a run of another user or
+            machine; their code runs.
 
     Raises:
         ValueError: If the folder is not a run, if its checkpoint is missing, damaged or of another network, or if
@@ -49,4 +54,4 @@ def load(path: str | Path | Run, device: str | torch.device | None = None) -> Im
     """
     from cifar_lightning.trained import load_trained
 
-    return load_trained(path, device)[0]
+    return load_trained(path, device, allow)[0]

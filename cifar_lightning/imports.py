@@ -261,10 +261,16 @@ def _manifest(run: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def source_of(run: Path) -> Iterator[None]:
-    """Import modules of the user's own from the source that a run keeps, and only within this context."""
+def source_of(run: Path, names: Iterable[str] = ()) -> Iterator[None]:
+    """Import modules of the user's own from the source that a run keeps, and only within this context.
+
+    Args:
+        run: the run folder.
+        names: modules to allow besides those that this user's `fit` kept with the run.
+    """
     path, modules, before = list(sys.path), dict(sys.modules), allowed()
     try:
+        allow(names)
         use_source_of(run)
         yield
     finally:

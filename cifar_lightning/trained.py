@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ class ModelAndData(CifarCLI):
 
 
 def load_trained(
-    run: str | Path | Run, device: str | torch.device | None = None
+    run: str | Path | Run, device: str | torch.device | None = None, allow: Sequence[str] = ()
 ) -> tuple[ImageClassifier, CIFAR10DataModule]:
     """Return the trained network of a run, as `cifar_lightning.load` does, and its data.
 
     Args:
         run: A run or its folder.
         device: The device for the network; None for the GPU where there is one.
+        allow: Modules of your own that the run names.
 
     Returns:
         The network in eval mode, and the data module, not set up yet.
@@ -54,7 +56,7 @@ def load_trained(
     run = run if isinstance(run, Run) else Run(run)
     _ = run.config_path
     path = run.checkpoint("best")
-    with isolate_rng(), source_of(run.folder):
+    with isolate_rng(), source_of(run.folder, allow):
         made = ModelAndData(run)
     model: ImageClassifier = made.model
     check_checkpoint(path, model)

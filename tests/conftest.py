@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,11 @@ def _fresh_start(tmp_path, monkeypatch):
         # Set first, so that it is taken back also where the test sets a variable that was not there.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setenv("CIFAR_LIGHTNING_IMPORTS", "stopping, recording")  # callbacks of the tests
+    # A command on a run imports the modules that the run keeps, in place of those of the tests.
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(Path(__file__).parent)):
+            monkeypatch.setitem(sys.modules, name, module)
     torch.manual_seed(0)
     torch.set_num_threads(1)
 

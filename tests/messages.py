@@ -103,8 +103,8 @@ SECTIONS: dict[str, list[Mistake]] = {
     "Values": [
         typed(f"{FIT} --trainer.precision 8", "one of 64, 32, 16", "32-true", "or null, got 8."),
         typed(f"{FIT} --trainer.max_epochs many", "`--trainer.max_epochs` to be a whole number or null, got many."),
-        typed(f"{FIT} --data.batch_size 2.5", "`--data.batch_size` to be a whole number, got 2.5."),
-        typed(f"{FIT} --data.batch_size", "Expected a value after `--data.batch_size`: a whole number."),
+        typed(f"{FIT} --data.batch_size 2.5", "`--data.batch_size` to be a whole number or null, got 2.5."),
+        typed(f"{FIT} --data.batch_size", "Expected a value after `--data.batch_size`: a whole number or null."),
         typed(f"{FIT} --data.download maybe", "true or false, got maybe."),
         typed(f"{FIT} --model.net.activation gleu", "one of relu, gelu, silu", "Did you mean `gelu`?"),
         typed(f"{FIT} --model.net.widths 512,256", "a list of whole numbers such as [2, 3]", "got 512,256."),

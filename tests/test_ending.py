@@ -314,7 +314,7 @@ def test_a_sweep_continues_a_run_whose_time_is_up(monkeypatch):
     # No time at all: each call trains one step, on a machine of any speed.
     options |= {"trainer.max_epochs": 2, "trainer.limit_train_batches": 2, "model.schedule": "linear"}
     options |= {"trainer.max_time": "{milliseconds: 1}"}
-    Path("mlp.yaml").write_text("model: {class_path: MLPClassifier, init_args: {widths: [32]}}\n")
+    Path("mlp.yaml").write_text("model: {class_path: MLPClassifier, init_args: {net: {widths: [32]}}}\n")
     sweep = Sweep(name="s", axes=[{"data.cutout_px": [0]}], configs=["mlp.yaml"], options=options, test=False)
     (run,) = expand(sweep)
     assert execute(run, sweep, Path.cwd() / "logs/s", Path.cwd()).error == ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -107,20 +105,20 @@ def test_a_new_figure_is_a_function_and_an_entry(monkeypatch, capsys):
         assert image.size == (400, 300)
     assert main(["report", "--run", str(run)]) == 0
     assert (run / "report/figures/class_counts.png").is_file()
-    assert re.search(
-        r"!\[Images of each class, .*\]\(figures/class_counts.png\)", (run / "report/report.md").read_text()
-    )
+    markdown = (run / "report/report.md").read_text()
+    assert "](figures/class_counts.png)" in markdown
+    assert "Images of each class" in markdown
 
 
 class Headless(nn.Module):
-    """A network without filters that look at colours, whose hidden layer gives no picture."""
+    """A network without filters that look at colours and without layers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.mix = nn.Linear(32, 10)
+        self.mix = nn.Parameter(torch.randn(32, 10))
 
     def forward(self, images):
-        return self.mix(images).mean((1, 2))
+        return (images @ self.mix).mean((1, 2))
 
 
 def test_what_a_network_does_not_have_is_a_reason():

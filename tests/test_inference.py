@@ -106,7 +106,7 @@ def broken(kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["empty", "cut short", "text", "header"])
 def test_what_cannot_be_read_says_so(kind):
-    with pytest.raises(ValueError, match=r"it (is no picture|cannot be read|is empty)"):
+    with pytest.raises(ValueError, match=r"it (is not a picture|cannot be read|is empty)"):
         load_picture(broken(kind))
 
 

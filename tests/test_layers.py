@@ -153,9 +153,9 @@ def test_attributions_leave_the_network_alone():
 
 def test_feature_maps_are_drawn_image_by_image_and_layer_by_layer():
     images = {f"image {i}": torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8) for i in range(2)}
-    outputs = {"conv1": torch.randn(2, 12, 15, 15), "hidden1": torch.randn(2, 40), "last": torch.randn(2, 3, 1, 1)}
+    outputs = {"conv1": torch.randn(2, 12, 15, 15), "hidden1": torch.randn(2, 40), "last": torch.randn(2, 3, 2, 2)}
     figure = plot_feature_maps(images, outputs, "Feature maps, cnn/version_0", maps=4)
-    names = ["conv1\n12 of 15×15", "hidden1\n40 units", "last\n3 of 1×1"]
+    names = ["conv1\n12 of 15×15", "hidden1\n40 units", "last\n3 of 2×2"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["image 0", *names, "image 1", *names]
     for index in range(2):
         pictures = [axes.images[0].get_array() for axes in figure.axes[4 * index : 4 * index + 4]]

@@ -39,7 +39,6 @@ def own_module(tmp_path, monkeypatch):
     """A module of the user's own, with callbacks that a configuration may name."""
     (tmp_path / "own_callbacks.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("CIFAR_LIGHTNING_IMPORTS", "own_callbacks")
     yield
     sys.modules.pop("own_callbacks", None)
 

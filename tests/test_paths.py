@@ -14,12 +14,12 @@ from tiny import DATA, MLP
 
 from cifar_lightning import export
 from cifar_lightning.__main__ import main
+from cifar_lightning.comparison import compare
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.files import expand_arguments, expand_options, expanded, user_path
 from cifar_lightning.report import command as report
 from cifar_lightning.runs import claim_folder
-from cifar_lightning.sweeps import command as sweep
-from cifar_lightning.sweeps import compare
+from cifar_lightning.sweeps import sweep
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The scripts that a person calls, and the commands that the README shows."""
+"""The scripts that a person calls, and the commands that the README and the pages of docs/ show."""
 
 import json
 import os
@@ -50,35 +50,62 @@ def test_the_data_command_says_what_is_there(capsys):
     assert main(["data", "--root", "root"]) == 2
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def shown_commands() -> list[str]:
+    """Return the commands of the program in the README and in the pages of docs/, each once."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith("python -m cifar_lightning")]
+    lines = [line.partition(" #")[0].strip() for line in lines if line.startswith("python -m cifar_lightning")]
+    return list(dict.fromkeys(lines))
 
 
-@pytest.mark.parametrize("line", readme_commands() or ["none"])
-def test_the_commands_of_the_readme_parse(line, capsys, monkeypatch):
-    """Each is parsed whole, or run where it takes seconds, with a real run in place of the one that it names."""
-    from tiny import MLP, fit
+@pytest.fixture
+def files_of_the_pages():
+    """Write what the commands name: recipes, network, augmentation and configuration of the pages, and pictures."""
+    Path("configs").symlink_to(ROOT / "configs")
+    for module, page in (("mynet", "README.md"), ("invert", "docs/data.md")):
+        (source,) = [
+            block
+            for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+            if re.search("^class ", block, flags=re.MULTILINE)
+        ]
+        Path(f"{module}.py").write_text(source)
+    (config,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/networks.md").read_text(), flags=re.DOTALL)
+    Path("my.yaml").write_text(config)
+    Path("holiday").mkdir()
+    for name in ("holiday/beach.png", "cat.jpg"):
+        Image.new("RGB", (40, 50)).save(name)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    for module in ("mynet", "invert"):
+        sys.modules.pop(module, None)
 
-    args = shlex.split(line, comments=True)[3:]
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages):
+    """Each is parsed whole, or run where it takes seconds, with real runs in place of those that it names."""
+    from tiny import BARE, MLP, fit
+
+    args = shlex.split(line)[3:]
     if "--run" in args:
-        run = str(fit(*MLP))
+        run = str(fit(*MLP, *BARE))
         args = [run if before == "--run" else arg for before, arg in zip(["", *args], args, strict=False)]
     if args[0] == "data":
-        assert main(args) in (0, 3)
-        return
-    if args[0] in ("report", "export") or "--images" in args:  # commands of their own: they are run
-        Path("holiday").mkdir()
-        for name in ("holiday/beach.png", "cat.jpg"):
-            Image.new("RGB", (40, 50)).save(name)
+        write_class_folders(Path("root"))  # so that nothing is downloaded
+        assert main([*args, "--root", "root"]) == 0
+    elif args[0] in ("report", "export") or "--images" in args:  # commands of their own: they are run
         assert main(args) == 0
-        return
-    monkeypatch.chdir(ROOT) if "configs/" in line else None
-    with pytest.raises(SystemExit) as exit_:
-        main([*args, "--print_config"])
-    assert exit_.value.code == 0
-    assert "class_path" in capsys.readouterr().out
+    elif args[0] == "compare":
+        runs = [str(fit(*MLP, *BARE)) for arg in args[1:] if arg.startswith("lightning_logs")]
+        assert main(["compare", *runs, "--output", "compared"]) == 0
+    elif args[0] == "sweep":
+        assert "--address" in args or main([*args, "--dry_run", "--no_estimate"]) == 0
+    else:
+        with pytest.raises(SystemExit) as exit_:
+            main([*args, *([] if "--help" in line or ".help" in line else ["--print_config"])])
+        assert exit_.value.code == 0
+        assert capsys.readouterr().out
 
 
 def test_the_readme_names_the_two_commands():

@@ -74,6 +74,7 @@ def most_at_once() -> int:
 )
 def test_as_many_runs_at_once_as_there_are_cores_for(monkeypatch, cores, cpus, devices, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setenv("SLEEP", "1.5")
     assert go("a b c d e", a_sweep(cpus=cpus), devices) == dict.fromkeys("abcde", "")
     assert most_at_once() == expected
 
@@ -82,6 +83,7 @@ def test_as_many_runs_at_once_as_there_are_cores_for(monkeypatch, cores, cpus, d
 def test_runs_at_the_same_time_have_gpus_of_their_own(monkeypatch, devices):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5", "MIG-a", "MIG-b"])
+    monkeypatch.setenv("SLEEP", "1.5")
     go("a b c d e f", a_sweep(), devices, gpu=True)
     assert most_at_once() == 4 // devices
     for name, start, end, gpus in events():
@@ -140,7 +142,7 @@ def test_a_stopped_sweep_kills_its_runs_and_starts_no_other(monkeypatch, number)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         go("a b c d e f", a_sweep(retries=5))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 45
     assert len(list(Path("events").iterdir())) <= len(os.sched_getaffinity(0))
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -245,3 +245,11 @@ def test_the_study_is_made_of_all_its_sweeps():
     assert all(load_sweep(path).name == path.stem for path in SWEEPS)
     # Each with seeds of its own kind, so that every difference can be told from chance.
     assert all(len(load_sweep(path).seeds) >= 3 for path in SWEEPS if path.parent.name == "study")
+
+
+@pytest.mark.parametrize("estimate", [True, False])
+def test_batches_that_do_not_fill_a_step_are_found_before_anything_starts(estimate):
+    sweep = small(axes=[{"data.images_per_step": [200, 250]}])
+    with pytest.raises(ValueError, match="got 1 that are not") as caught:
+        check_runs(sweep, expand(sweep), estimate)
+    assert "Expected `data.images_per_step` to be a multiple of" in str(caught.value)

@@ -19,10 +19,10 @@ from tiny import DATA, MLP
 
 from cifar_lightning import export, inference
 from cifar_lightning.__main__ import main
+from cifar_lightning.comparison import compare
 from cifar_lightning.data import command as data
 from cifar_lightning.report import command as report
-from cifar_lightning.sweeps import command as sweep
-from cifar_lightning.sweeps import compare
+from cifar_lightning.sweeps import sweep
 from cifar_lightning.usage.command_parser import ArgumentParser
 from cifar_lightning.usage.config_files import UsageError, parse_config
 from cifar_lightning.usage.names import ELSEWHERE, OLD, USUAL_NAMES
@@ -186,3 +186,25 @@ def test_a_parser_with_subcommands_passes_on_what_it_does_not_know():
     ):
         with pytest.raises(UsageError, match=re.escape(words)):
             parser.parse_args(args)
+
+
+def test_arguments_that_a_function_passes_on_reach_it(tmp_path, monkeypatch):
+    """As those of timm do: the parser takes them as `dict_kwargs` alone."""
+    (tmp_path / "maker.py").write_text(
+        "from torch import nn\n"
+        "def make(width: int = 4, **kwargs) -> nn.Module:\n"
+        "    args = dict(kwargs)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, width), nn.Linear(width, args['num_classes']))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    options = (
+        "--data.source=synthetic",
+        "--data.synthetic_train=200",
+        "--data.val_size=100",
+        "--trainer.fast_dev_run=1",
+    )
+    assert main(["fit", "--model.net", "maker.make", "--model.net.num_classes", "10", *options]) == 0
+    (tmp_path / "net.yaml").write_text(
+        "model: {net: {class_path: maker.make, init_args: {num_classes: 10, width: 3}}}\n"
+    )
+    assert main(["fit", "--config", str(tmp_path / "net.yaml"), "--allow", "maker", *options]) == 0

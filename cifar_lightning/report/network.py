@@ -128,8 +128,10 @@ def more_figures(exam: Examination) -> Section | None:
     for name in FIGURES:
         if name not in PLACED:
             figure = FIGURES[name](exam.evaluated)
-            alt = f"{name}, {exam.subtitle}."
-            blocks.append(Text(f"{name}: {figure}.") if isinstance(figure, str) else Picture(name, figure, alt))
+            if isinstance(figure, str):
+                blocks.append(Text(f"{name}: {figure}."))
+            else:
+                blocks.append(Picture(name, figure, f"{figure.get_suptitle()}."))
     return Section("More figures", blocks) if blocks else None
 
 

@@ -1,1 +1,1 @@
-"""Many runs: a plan of them, their placement by Ray, and the comparison of what came out."""
+"""Many runs: a plan of them, their placement on this machine or a Ray cluster, and their comparison."""

@@ -124,6 +124,7 @@ def measure(parts: CifarCLI, threads: int, estimate: bool) -> Cost:
         "devices": trainer.world_size,
         "gpu": gpu,
     }
+    every = parts.datamodule.accumulated_batches(trainer.world_size, config.trainer.accumulate_grad_batches)
     if not estimate:
         return Cost(**cost, seconds=float("nan"))
     loader = parts.datamodule.train_dataloader()
@@ -131,7 +132,6 @@ def measure(parts: CifarCLI, threads: int, estimate: bool) -> Cost:
     sizes = stretch_over_epochs(parts.datamodule.image_sizes, epochs)
     # The cost of an image is proportional to its pixels.
     share = statistics.fmean((size / 32) ** 2 for size in sizes) if sizes else 1.0
-    every = parts.datamodule.accumulated_batches(trainer.world_size, config.trainer.accumulate_grad_batches)
     seconds = step_seconds(parts, threads, every) / every * len(loader) * epochs * share
     return Cost(**cost, seconds=seconds / trainer.world_size)
 

@@ -162,7 +162,7 @@ class OptionCheck:
         typehint = typehint_of(action)
         otherwise = default_class(action) or classes_of(typehint)[0]
         cls = self.classes.get(name, otherwise)
-        return arguments_of(cls, positional(typehint)) if isinstance(cls, type) else None
+        return None if cls is None else arguments_of(cls, positional(typehint))
 
     def _check_value(self, action: argparse.Action, name: str, value: Any, line: int) -> None:
         """Checks the value of an option."""
@@ -221,7 +221,7 @@ class OptionCheck:
 
     def _unknown(self, name: str, line: int = 0) -> None:
         """Adds that there is no such option, with where it went or what is near."""
-        if name.startswith("model.") and "model" not in self.classes:
+        if name.startswith("model.") and not {"model", "model.net"} & self.classes.keys():
             self.problem(NO_NETWORK)
             return
         names = self._names()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import re
 import stat
 import textwrap
@@ -17,7 +19,7 @@ from cifar_lightning.private import actions_of
 from cifar_lightning.usage.check import NO_NETWORK, OptionCheck
 from cifar_lightning.usage.config_files import Keys, UsageError, parse_config, read_text
 from cifar_lightning.usage.items import Config, Given, given_options, joined
-from cifar_lightning.usage.typehints import options_of
+from cifar_lightning.usage.typehints import options_of, passes_on
 
 __all__ = ["PARSER_ERRORS", "Parser", "explain_config", "in_short", "parse_line"]
 
@@ -64,6 +66,7 @@ def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
         check.check_groups(config.keys, config.name)
     if check.problems:
         raise UsageError(joined(check.problems))
+    items, configs = with_passed_on(items, configs)
     try:
         return parser.parse_args([arg for place, item in enumerate(items) for arg in configs.get(place, item).args])
     except PARSER_ERRORS as error:
@@ -72,6 +75,46 @@ def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
         if not check.problems and not check.classes.get("model"):
             check.problem(NO_NETWORK)
         raise UsageError(joined(check.problems) or in_short(error)) from error
+
+
+NET = "model.net"
+"""The option that takes a network."""
+
+
+def with_passed_on(items: list[Given], configs: dict[int, Config]) -> tuple[list[Given], dict[int, Config]]:
+    """Move arguments that the function of a network passes on (`**kwargs`) to `dict_kwargs`, as the parser wants.
+
+    Args:
+        items: of a command line.
+        configs: the configurations among them, by place.
+    """
+    nets = {place: net for place, config in configs.items() if (net := network_in(config.keys))}
+    named = [str(net["class_path"]) for net in nets.values() if "class_path" in net]
+    named += [item.value for item in items if item.option in (f"--{NET}", f"--{NET}.class_path") and item.value]
+    if not named:
+        return items, configs
+    for place, net in nets.items():
+        moved = [key for key in net.get("init_args") or {} if passes_on(named[-1], key)]
+        if moved:
+            net.setdefault("dict_kwargs", Keys()).update({key: net["init_args"].pop(key) for key in moved})
+            text = yaml.safe_dump(json.loads(json.dumps(configs[place].keys)), sort_keys=False)
+            configs[place] = dataclasses.replace(configs[place], args=(f"--config={text}",))
+    for place, item in enumerate(items):
+        key = item.option.removeprefix(f"--{NET}.").removeprefix("init_args.")
+        if item.option.startswith(f"--{NET}.") and key.isidentifier() and passes_on(named[-1], key):
+            option = f"--{NET}.dict_kwargs.{key}"
+            items[place] = Given(option, item.value, (f"{option}={item.value}",))
+    return items, configs
+
+
+def network_in(keys: Keys) -> dict[str, Any]:
+    """Return the network of a configuration, with `class_path` and `init_args`; empty where it names none."""
+    model = keys.get("model")
+    if not isinstance(model, dict):
+        return {}
+    inner = model.get("init_args", model)
+    net = inner.get("net") if isinstance(inner, dict) else None
+    return net if isinstance(net, dict) and isinstance(net.get("init_args", {}), dict) else {}
 
 
 def open_config(item: Given, command: str, before: bool) -> Config:

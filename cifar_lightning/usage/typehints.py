@@ -36,6 +36,7 @@ __all__ = [
     "literals",
     "options_of",
     "parts",
+    "passes_on",
     "positional",
     "typehint_of",
 ]
@@ -243,9 +244,10 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
 
 def not_allowed(module: str) -> str:
     """Return what to say after "got <name>" of a module that a file names and the command line does not."""
+    root = module.partition(".")[0]
     return (
-        ", which a configuration may not import, because that runs its code. If you trust it, add `--allow "
-        f"{module.partition('.')[0]}` to the command line."
+        f", which a configuration may not import, because that runs its code. If you trust it, add `--allow {root}` to "
+        f'the command line, or `allow=["{root}"]` to `load`.'
     )
 
 
@@ -262,14 +264,35 @@ def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 
 @functools.cache
-def arguments_of(cls: type, positional: int = 0) -> dict[str, argparse.Action] | None:
-    """The arguments of a class as options, but for so many positional ones; None when it cannot be taken apart."""
+def arguments_of(cls: Any, positional: int = 0) -> dict[str, argparse.Action] | None:
+    """Return the arguments of a class or a function as options, but for so many positional ones.
+
+    Returns:
+        The options by name; None when they are not known.
+    """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    add = parser.add_class_arguments if isinstance(cls, type) else parser.add_function_arguments
     try:
-        parser.add_class_arguments(cls, fail_untyped=False, skip={positional} if positional else None)
+        add(cls, fail_untyped=False, skip={positional} if positional else None)
     except Exception:  # whatever a signature from elsewhere leads to
         return None
     return options_of(parser)
+
+
+def passes_on(name: str, key: str) -> bool:
+    """Return whether an argument of a network is one that its function passes on without naming it (`**kwargs`).
+
+    Args:
+        name: of the function, such as timm.models.resnet18.
+        key: of the argument, such as num_classes.
+    """
+    found = find_class(name, (torch.nn.Module,))[0]
+    if not inspect.isroutine(found):
+        return False
+    own = inspect.signature(found).parameters
+    # jsonargparse finds where most functions pass their arguments on to, and then names these as well.
+    is_unknown = set(arguments_of(found) or {}) <= set(own)
+    return is_unknown and key not in own and any(p.kind == p.VAR_KEYWORD for p in own.values())
 
 
 def accepts(typehint: Any, value: Any) -> bool:
