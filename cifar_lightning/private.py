@@ -102,6 +102,7 @@ WARNINGS = (
     ".*accumulate_grad_batches != 1.* and overriding.*",  # the hook is meant to run at each optimizer step
     ".*requested to overfit but enabled.*",  # the data module keeps one order; Lightning does not know its loader
     ".*torch.jit.trace.* is deprecated.*",  # how torch's TensorBoard writer makes the graph
+    ".*infer the `batch_size` from an ambiguous collection.*",  # it takes the number of images, as it should
     ".*might cause the trace to be incorrect.*",  # the graph is drawn and never run
 )
 """Warnings of the libraries that do not apply here, each with the reason."""

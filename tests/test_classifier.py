@@ -158,7 +158,7 @@ def test_a_loss_by_its_class(make_trainer, data):
     )
     trainer = make_trainer(max_epochs=1, callbacks=[record])
     trainer.fit(model, data)
-    logits, labels = model(record.batch.images), record.batch.labels
+    logits, labels = model(record.batch.images).detach(), record.batch.labels
     margins = 1 - logits.gather(1, labels[:, None]) + logits
     total = sum(
         float(m) for row, y in zip(margins.clamp(min=0), labels, strict=True) for m in [*row[:y], *row[y + 1 :]]

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import BARE, MLP, fit
+from tiny import BARE
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.runs import Run
@@ -95,8 +95,10 @@ def run_section(monkeypatch):
             assert main([*shlex.split(line), *DATA, *BARE, *options]) == 0, i
             runs += set(Path("lightning_logs").glob("*/*")) - before
             assert Run(runs[-1]).status == "completed"
-            for name, code in section.files.items():
-                assert (runs[-1] / "code" / name).read_text(encoding="utf-8") == code
+            for name, code in section.files.items():  # the run keeps what it uses
+                is_used = f"{Path(name).stem}." in line
+                assert is_used == (runs[-1] / "code" / name).is_file()
+                assert not is_used or (runs[-1] / "code" / name).read_text(encoding="utf-8") == code
         return runs
 
     monkeypatch.syspath_prepend("")
@@ -106,33 +108,38 @@ def run_section(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.fixture
-def run_diff():
-    """Apply the diff of a section to a copy of the package, and run command lines with it in one process."""
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory) -> tuple[Path, str]:
+    """Apply each diff alone and then all of them to a copy of the package, and run their commands in one process.
 
-    def run(title: str, *lines: str) -> str:
-        (diff,) = SECTIONS[title].diffs
-        shutil.copytree(ROOT / "cifar_lightning", "cifar_lightning", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "configs", "configs")
-        shutil.copy(ROOT / "pyproject.toml", "pyproject.toml")
-        apply = subprocess.run(["git", "apply", "-"], input=diff, text=True, capture_output=True)
-        assert apply.returncode == 0, apply.stderr
-        for check in (["check"], ["format", "--check"]):
-            command = [sys.executable, "-m", "ruff", *check, "--no-cache", "cifar_lightning"]
-            found = subprocess.run(command, capture_output=True, text=True)
-            assert found.returncode == 0, found.stdout
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *lines], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+    Returns the folder and the output.
+    """
+    folder = tmp_path_factory.mktemp("patched")
+    shutil.copytree(ROOT / "cifar_lightning", folder / "cifar_lightning", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+    def shell(*command: str, text: str = "") -> str:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(command, cwd=folder, input=text, **pipes)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    return run
-
-
-def command(title: str, *options: str) -> str:
-    (line,) = SECTIONS[title].commands
-    return shlex.join([*shlex.split(line), *options])
+    diffs = [diff for section in SECTIONS.values() for diff in section.diffs]
+    for diff in diffs:
+        shell("git", "apply", text=diff)
+        for check in (["check"], ["format", "--check"]):
+            shell(sys.executable, "-m", "ruff", *check, "--no-cache", "cifar_lightning")
+        shell("git", "apply", "--reverse", text=diff)
+    for diff in diffs:
+        shell("git", "apply", text=diff)
+    options = {
+        "A metric": (*DATA, *BARE, *WIDTHS, "--model.tta=none", "--test"),  # version_0
+        "A figure": (*DATA, *WIDTHS, "--model.tta=none"),  # version_1
+        "A section of the report": (),
+    }
+    lines = [shlex.join([*shlex.split(line), *options[t]]) for t in options for line in SECTIONS[t].commands]
+    return folder, shell(sys.executable, "-c", PROGRAM, *lines)
 
 
 def config(run: Path) -> dict:
@@ -165,11 +172,9 @@ def test_a_network(run_section):
 
 
 @shows("A metric")
-def test_a_metric(run_diff):
-    run = Path("lightning_logs/mlp/version_0")
-    output = run_diff(
-        "A metric", command("A metric", *DATA, *BARE, *WIDTHS, "--model.tta=none", "--test"), f"report --run {run}"
-    )
+def test_a_metric(patched):
+    folder, output = patched
+    run = folder / "lightning_logs/mlp/version_0"
     assert re.search(r"val on 100 SYNTHETIC images: .*top-3 rate \d", output)
     assert re.search(r"test on 100 SYNTHETIC images: .*top-3 rate \d", output)
     curve = [float(row["val/top3"]) for row in rows(run)]
@@ -198,28 +203,25 @@ def test_an_augmentation(run_section):
 
 
 @shows("A figure")
-def test_a_figure(run_diff):
-    run = Path("lightning_logs/mlp/version_0")
-    run_diff("A figure", command("A figure", *DATA, *WIDTHS, "--model.tta=none"), f"report --run {run}")
-    assert {"val/confidences", "val/confusion"} <= images_of(run)
-    assert (run / "report/figures/confidences.png").is_file()
-    assert "confidences.png" in (run / "report/report.md").read_text(encoding="utf-8")
+def test_a_figure(patched):
+    runs = patched[0] / "lightning_logs/mlp"
+    assert {"val/confidences", "val/confusion"} <= images_of(runs / "version_1")
+    assert (runs / "version_0/report/figures/confidences.png").is_file()
+    assert "confidences.png" in (runs / "version_0/report/report.md").read_text(encoding="utf-8")
 
 
 @shows("A section of the report")
-def test_a_section_of_the_report(run_diff):
-    run = fit("--name=mlp", *MLP, *BARE, "--data.synthetic_train=300", "--data.synthetic_test=100")
-    run_diff("A section of the report", command("A section of the report"))
-    text = (run / "report/report.md").read_text(encoding="utf-8")
-    assert "\n## Doubts\n" in text
-    assert text.index("## Doubts") < text.index("## Calibration")
-    assert (run / "report/figures/doubts.png").is_file()
+def test_a_section_of_the_report(patched):
+    report = patched[0] / "lightning_logs/mlp/version_0/report"
+    titles = re.findall(r"^## (.*)$", (report / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert titles[titles.index("Doubts") + 1] == "Calibration"
+    assert (report / "figures/doubts.png").is_file()
 
 
 @shows("A callback")
 def test_a_callback(run_section):
     (run,) = run_section("A callback", *WIDTHS)
-    assert config(run)["trainer"]["callbacks"] == [{"class_path": "norms.WeightNorm", "init_args": {}}]
+    assert config(run)["trainer"]["callbacks"] == [{"class_path": "norms.WeightNorm"}]
     trained = [value for name, value in weights(run).items() if name.endswith(("weight", "bias"))]
     expected = math.sqrt(sum(float(value.square().sum()) for value in trained))
     assert float(rows(run)[-1]["weight_norm"]) == pytest.approx(expected, rel=1e-5)

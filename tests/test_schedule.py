@@ -197,13 +197,13 @@ def test_each_group_has_its_own_peak(make_trainer, data):
 @pytest.mark.parametrize("schedule", [lr_scheduler.CosineAnnealingLR, lr_scheduler.OneCycleLR])
 def test_the_learning_rate_that_was_found_is_the_peak_of_a_class(make_trainer, data, schedule):
     rates = LearningRates()
-    finder = LearningRateFinder(min_lr=1e-3, max_lr=0.3, num_training_steps=20)
+    finder = LearningRateFinder(min_lr=1e-3, max_lr=0.3, num_training_steps=20, early_stop_threshold=None)
     model = scheduled(schedule, {})
-    make_trainer(max_epochs=3, callbacks=[finder, rates]).fit(model, data)
+    make_trainer(max_epochs=6, callbacks=[finder, rates]).fit(model, data)
     assert 1e-3 <= model.found_lr <= 0.3
-    filled = {"T_max": 12} if schedule is lr_scheduler.CosineAnnealingLR else {"max_lr": 0.2, "total_steps": 12}
-    expected = [rate * model.found_lr / 0.2 for rate in stepped(schedule, filled)]
-    assert rates.rates[-12:] == pytest.approx(expected)  # after those of the search
+    filled = {"T_max": 24} if schedule is lr_scheduler.CosineAnnealingLR else {"max_lr": 0.2, "total_steps": 24}
+    expected = [rate * model.found_lr / 0.2 for rate in stepped(schedule, filled, 24)]
+    assert rates.rates[-24:] == pytest.approx(expected)  # after those of the search
 
 
 def test_a_peak_that_is_given_cannot_be_found(make_trainer, data):

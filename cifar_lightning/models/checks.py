@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -73,7 +74,7 @@ def schedule_problems(model: ImageClassifier) -> list[str]:
 def not_a_loss(loss: nn.Module) -> str:
     """Return what a loss returns or raises for two images in place of one number; empty when nothing is wrong."""
     try:
-        with introspection.undisturbed(loss):
+        with introspection.undisturbed(loss), warnings.catch_warnings(action="ignore"):
             value = loss(torch.linspace(-1, 1, 20).view(2, 10), torch.tensor([3, 7]))
     except Exception as error:  # whatever a loss raises
         reason = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")

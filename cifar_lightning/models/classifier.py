@@ -293,7 +293,7 @@ class ImageClassifier(LightningModule):
         # The values are those of all processes already; sync_dist averages equal numbers and silences the advice.
         found = {f"{split}/{name}": value for name, value in scalars.items()}
         if to_loggers:
-            self.log_dict(found, on_step=False, on_epoch=True, sync_dist=True)
+            self.log_dict(found, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         self.epoch_metrics |= {name: float(f"{float(value):.7g}") for name, value in found.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
