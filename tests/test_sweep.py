@@ -125,7 +125,7 @@ def test_it_listens_to_nobody_and_when_asked_to_stop_leaves_nothing_behind(tmp_p
     process.send_signal(number)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
-    assert "Stopped. Start the same command again to go on where it was." in out
+    assert "Stopped. Start the same command again to continue." in out
     assert "Traceback" not in out
     wait_until(lambda: not trainings(tmp_path), 30)
 
@@ -180,7 +180,7 @@ def test_a_run_that_fails_keeps_its_log():
 
 def test_a_run_that_is_killed_may_be_started_again(monkeypatch):
     killed = {"trainer.callbacks": "stopping.Kill"}
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(ROOT)]))
     with pytest.raises(RunDiedError, match="ended by signal 9"):
         run_it(a_run(**killed))
     # Its first epoch had not ended, so the next one starts from the beginning.
