@@ -58,7 +58,7 @@ def trainings(save_dir: Path) -> list[int]:
 def finished(save_dir: Path) -> int:
     """Number of runs that have been trained."""
     results = (json.loads(path.read_text()) for path in (save_dir / "smoke").glob("*/result.json"))
-    return sum(result["status"] == "completed" for result in results)
+    return sum(result.get("status") == "completed" for result in results)
 
 
 @pytest.fixture(scope="module")
