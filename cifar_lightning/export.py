@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 CHECKED = 1000
 """Number of images on which the file is compared with the checkpoint."""
 TOLERANCE = 1e-4
+"""Largest difference of a logit, as a share of the largest logit. Logits have no scale of their own, and float32 sums
+in another order differ by about 1e-6 of the numbers that are added, which may be far larger than their sum."""
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
@@ -89,10 +91,11 @@ def export(args: list[str]) -> int:
             f"Checked on {len(images):,} {source}: largest difference of a logit {worst:.2g}, same class on "
             f"{agree:,} of {len(images):,}"
         )
-        if worst > TOLERANCE * max(1.0, float(expected.abs().max())) or agree < len(images):
+        largest = float(expected.abs().max())
+        if worst > TOLERANCE * largest or agree < len(images):
             raise ValueError(
-                f"The logits of the exported network differ from those of the checkpoint by more than {TOLERANCE} of "
-                f"the largest. {message}."
+                f"Expected the logits of the exported network within {TOLERANCE * largest:.2g} of those of the "
+                f"checkpoint, whose largest is {largest:.3g}, and the same classes. {message}."
             )
     logger.info(f"{message}.")
     logger.info(f"Exported: {path}")

@@ -86,6 +86,8 @@ def _class_paths(value: Any, option: str) -> Iterator[tuple[str, str]]:
             yield option, value["class_path"]
         for key, inner in value.items():
             yield from _class_paths(inner, option if key == "init_args" else f"{option}.{key}".lstrip("."))
+    elif isinstance(value, type):  # of a schedule
+        yield option, f"{value.__module__}.{value.__qualname__}"
     elif option == "trainer.profiler" and value in PROFILERS:
         yield option, f"lightning.pytorch.profilers.{PROFILERS[value].__name__}"
 

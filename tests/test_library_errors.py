@@ -58,6 +58,10 @@ def message(capsys, *args: str) -> str:
         ("--model.optimizer torch.optim.SparseAdam", ["`model.optimizer` torch.optim.SparseAdam", "dense gradients"]),
         ("--model.optimizer torch.optim.Muon", ["`model.optimizer` torch.optim.Muon", "only supports 2D parameters"]),
         (
+            "--model.schedule torch.optim.lr_scheduler.StepLR --model.schedule_args.step_size 0",
+            ["`model.schedule` torch.optim.lr_scheduler.StepLR", "ZeroDivisionError"],
+        ),
+        (
             "--trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss",
             ["`trainer.callbacks` EarlyStopping", "metric `val_loss`", "nearest metric is `val/loss`"],
         ),

@@ -8,7 +8,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
-from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -19,20 +18,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import imports, models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
-from cifar_lightning.callbacks.figures import FigureLogger
-from cifar_lightning.callbacks.finite import FiniteCheck
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
-from cifar_lightning.callbacks.layer_logger import LayerLogger
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
 from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.steps import StepCurves, StepSeed
 from cifar_lightning.callbacks.timing import Timing
+from cifar_lightning.cli.options import CALLBACKS, FIXED, add_callback_options, add_run_options
 from cifar_lightning.commands import COMMANDS
 from cifar_lightning.config import (
-    CALLBACK_DEFAULTS,
     TRAINER_DEFAULTS,
     check_monitors,
     check_nulls,
@@ -55,25 +51,6 @@ from cifar_lightning.usage.parser import Parser, parse_line
 from cifar_lightning.usage.typehints import classes_of, import_path
 
 __all__ = ["CifarCLI", "run_trainer"]
-
-CALLBACKS = {
-    "checkpoint": RunCheckpoint,
-    "early_stopping": EarlyStopping,
-    "figures": FigureLogger,
-    "layers": LayerLogger,
-    "finite": FiniteCheck,
-}
-"""Callbacks with a group of options of their own."""
-NO_OPTIONS = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-"""Arguments of the trainer's methods that are no options of the command line."""
-FIXED: dict[str, dict[str, Any]] = {
-    "fit": {},
-    "validate": {"verbose": False},
-    "test": {"verbose": False},
-    "predict": {"return_predictions": False},
-}
-"""Arguments of the trainer's methods that are always the same. `weights_only` stays at its default: checkpoints are
-loaded as tensors and plain values."""
 
 
 def run_trainer(args: list[str]) -> int:
@@ -130,7 +107,6 @@ class CifarCLI(LightningCLI):
                     "description": COMMANDS[self.command].help,
                 },
                 trainer_defaults=TRAINER_DEFAULTS,
-                seed_everything_default=0,
                 auto_configure_optimizers=False,
                 # Checkpoints name no classes: configurations come from files, weights from checkpoints.
                 load_from_checkpoint_support=False,
@@ -152,50 +128,11 @@ class CifarCLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the run as a whole."""
-        parser.add_argument(
-            "--seed_everything",
-            type=int,
-            default=self.seed_everything_default,
-            help="Seed of the run: initial weights, order of the images, augmentation and dropout.",
-        )
-        parser.add_argument("--name", type=str | None, default=None, help="Name that runs of one kind share.")
-        parser.add_argument(
-            "--version", type=str | None, default=None, help="Name of this run; default: the next version_<n>."
-        )
-        parser.add_argument("--save_dir", type=str, default="lightning_logs", help="Folder of all runs.")
-        parser.add_argument(
-            "--run",
-            type=str | None,
-            default=None,
-            help="Folder of an earlier run: takes its configuration and its checkpoint (best to evaluate, last to "
-            "continue with fit), and writes into it. Options after it change the configuration; a continued training "
-            "keeps the settings of its optimizer and the patience of early stopping.",
-        )
-        parser.add_argument(
-            "--checkpoint_every_n_steps",
-            type=NonNegativeInt,
-            default=0,
-            help="Optimizer steps between two checkpoints inside an epoch, for long ones; 0 for none. Every epoch ends "
-            "with one anyway.",
-        )
-        if self.command == "fit":
-            parser.add_argument(
-                "--test",
-                type=bool,
-                nargs="?",
-                const=True,
-                default=False,
-                help="Test the best weights after the training (the last ones where it had no validation).",
-            )
+        add_run_options(parser, self.command)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks with options of their own, the options of the trainer's method, and the links."""
-        for key, callback in CALLBACKS.items():
-            parser.add_class_arguments(callback, key, fail_untyped=False, sub_configs=True)
-        parser.set_defaults(CALLBACK_DEFAULTS)
-        parser.link_arguments("seed_everything", "data.seed")
-        fixed = NO_OPTIONS | FIXED[self.command].keys() | {"weights_only"}
-        parser.add_method_arguments(Trainer, self.command, skip={*fixed})
+        """Add the options of callbacks and of the trainer's method."""
+        add_callback_options(parser, self.command)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, the configuration of `--run` before all other options."""

@@ -2,10 +2,11 @@
 
     python -m tests.mutants [--list] [--only NAME ...]
 
-`faults.txt` lists the faults: a name, the modules whose tests, tests/test_<module>.py, should fail, and what is wrong;
-a snippet of the package (-), and what replaces it (+). A snippet is found anywhere in the package, whatever the file,
-the indentation and the line breaks, and has to stand there exactly once. Each fault runs its test files until the first
-test fails. The tests that caught a fault are run once more without one: one that fails then as well has caught nothing.
+`faults.txt` lists the faults: a name, the modules whose tests, tests/test_<module>.py, run first, and what is wrong; a
+snippet of the package (-), and what replaces it (+). A snippet is found anywhere in the package, whatever the file, the
+indentation and the line breaks, and has to stand there exactly once. Each fault runs these test files until the first
+test fails, and where none fails, the usual run of the tests until the first failure. The tests that caught a fault are
+run once more without one: one that fails then as well has caught nothing.
 
 The output is a Markdown table. The exit status is 1 when a fault was not caught or could not be put in. The checkout
 is copied to a temporary folder and never changed. Tests marked `real` run where $CIFAR10_ROOT is set.
@@ -127,7 +128,8 @@ def main() -> int:
             try:
                 with applied(fault, tree) as where:
                     if not args.list:
-                        failed = failing(tree, [f"tests/test_{name}.py" for name in fault.modules.split()], "-x")
+                        first = [f"tests/test_{name}.py" for name in fault.modules.split()]
+                        failed = failing(tree, first, "-x") or failing(tree, ["tests"], "-x", "-n", "logical")
                         caught += failed
                         verdict = f"`{failed[0].removeprefix('tests/')}`" if failed else "**NOT CAUGHT**"
                         bad += not failed
