@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 from lightning.pytorch import Trainer
+from tiny import fit
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 
@@ -50,6 +52,30 @@ def real_root() -> Path:
     if not REAL_ROOT:
         pytest.skip("CIFAR10_ROOT is not set")
     return REAL_ROOT
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory) -> Callable[..., Path]:
+    known: dict[tuple[str, ...], Path] = {}
+
+    def run(*args: str) -> Path:
+        if args not in known:
+            folder = tmp_path_factory.mktemp("finished")
+            known[args] = fit(*args, "--save_dir", folder, save_dir=folder)
+        return known[args]
+
+    return run
+
+
+@pytest.fixture
+def finished(_trained_once) -> Callable[..., Path]:
+    """Put a finished run into lightning_logs/: `finished(*MLP)`. Each is trained once in a session, and copied."""
+
+    def copy(*args: str) -> Path:
+        run = _trained_once(*args)
+        return Path(shutil.copytree(run, Path("lightning_logs", *run.parts[-2:])))
+
+    return copy
 
 
 @pytest.fixture

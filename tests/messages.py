@@ -16,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny import DATA
+from tiny import SIZES as TINY
 
 from cifar_lightning.__main__ import main
 
 PAGE = Path(__file__).parents[1] / "docs/messages.md"
-SIZES = " ".join(DATA)
+SIZES = " ".join(TINY)
 INTRODUCTION = """# Messages
 
 What the program answers to mistakes that people make. Every message is one line or a few, names the option as it is

@@ -258,29 +258,29 @@ def test_evaluation_without_weights(capsys):
     assert "--run" in refused(capsys, "test", *MLP, *DATA)
 
 
-def test_run_without_a_checkpoint(capsys):
-    run = fit(*MLP)
+def test_run_without_a_checkpoint(capsys, finished):
+    run = finished(*MLP)
     shutil.rmtree(run / "checkpoints")
     assert "checkpoints" in refused(capsys, "test", "--run", run)
 
 
-def test_checkpoint_with_a_pickled_object(capsys):
-    run = fit(*MLP)
+def test_checkpoint_with_a_pickled_object(capsys, finished):
+    run = finished(*MLP)
     checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     torch.save({**checkpoint, "extra": Evil()}, run / "checkpoints/best.ckpt")
     assert "never loaded" in refused(capsys, "test", "--run", run)
     assert not Path("ran").exists()
 
 
-def test_truncated_checkpoint(capsys):
-    run = fit(*MLP)
+def test_truncated_checkpoint(capsys, finished):
+    run = finished(*MLP)
     path = run / "checkpoints/best.ckpt"
     path.write_bytes(path.read_bytes()[:5000])
     assert "best.ckpt" in refused(capsys, "test", "--run", run)
 
 
-def test_checkpoint_of_another_network(capsys):
-    run = fit(*MLP)
+def test_checkpoint_of_another_network(capsys, finished):
+    run = finished(*MLP)
     message = refused(capsys, "test", *CNN, *DATA, "--ckpt_path", run / "checkpoints/best.ckpt")
     assert "--run" in message
 

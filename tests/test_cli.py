@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import CNN, DATA, MLP, fit, state_sha256
+from tiny import CNN, DATA, DRAWING, MLP, fit, state_sha256
 from torch import Tensor
 
 from cifar_lightning.__main__ import main
 
 
 def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
-    run = fit(*CNN)
+    run = fit(*CNN, *DRAWING)
     assert main(["test", "--run", str(run)]) == 0
     assert main(["predict", "--run", str(run)]) == 0
     assert main(["validate", "--run", str(run)]) == 0
@@ -101,8 +101,8 @@ def test_a_bar_in_a_terminal():
     assert "v_num" not in text
 
 
-def test_metrics_csv_has_a_row_an_epoch():
-    run = fit(*MLP)
+def test_metrics_csv_has_a_row_an_epoch(finished):
+    run = finished(*MLP)
     header, *rows = (run / "metrics.csv").read_text().splitlines()
     assert len(rows) == 2
     names = header.split(",")
@@ -131,8 +131,8 @@ def test_without_validation_the_last_epoch_is_the_result():
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_options_after_run_change_its_configuration():
-    run = fit(*CNN)
+def test_options_after_run_change_its_configuration(finished):
+    run = finished(*CNN)
     assert main(["test", "--run", str(run)]) == 0
     plain = json.loads((run / "result.json").read_text())["test"]
     assert main(["test", "--run", str(run), "--model.tta", "flip"]) == 0
@@ -141,8 +141,8 @@ def test_options_after_run_change_its_configuration():
     assert plain["metrics"]["test/loss"] != flipped["metrics"]["test/loss"]
 
 
-def test_an_option_beats_the_hyperparameters_in_a_checkpoint():
-    run = fit(*MLP)
+def test_an_option_beats_the_hyperparameters_in_a_checkpoint(finished):
+    run = finished(*MLP)
     more = fit(
         *MLP, "--model.label_smoothing=0.3", "--trainer.max_epochs=3", "--ckpt_path", run / "checkpoints/last.ckpt"
     )
@@ -151,8 +151,8 @@ def test_an_option_beats_the_hyperparameters_in_a_checkpoint():
     assert more != run
 
 
-def test_the_saved_configuration_repeats_the_run():
-    run = fit(*MLP)
+def test_the_saved_configuration_repeats_the_run(finished):
+    run = finished(*MLP)
     again = Path("again")
     assert main(["fit", "--config", str(run / "config.yaml"), "--save_dir", str(again)]) == 0
     assert state_sha256(again / "mlp/version_0") == state_sha256(run)
@@ -170,8 +170,8 @@ def test_print_config_round_trips(capsys):
     assert printed("--config", "printed.yaml") == first
 
 
-def test_ckpt_path_last_and_best_mean_the_newest_run():
-    fit(*MLP)
+def test_ckpt_path_last_and_best_mean_the_newest_run(finished):
+    finished(*MLP)
     newest = fit(*MLP, "--seed_everything=1")
     assert main(["test", *MLP, *DATA, "--ckpt_path", "best"]) == 0
     assert "test" in json.loads((newest / "result.json").read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
-from tiny import BARE, CNN, DATA, MLP, fit
+from tiny import CNN, DATA, MLP, fit
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.commands import COMMANDS, NAMES
@@ -84,7 +84,7 @@ def without_times(entry: dict) -> dict:
     ids=["best", "last", "averaged"],
 )
 def test_fit_and_test_in_one_command(options, capsys):
-    run = fit(*BARE, *options, "--test")
+    run = fit(*options, "--test")
     said = capsys.readouterr().err
     assert "test on 200 SYNTHETIC images: accuracy" in said
     assert said.count("Run folder: ") == 1
@@ -98,8 +98,8 @@ def test_fit_and_test_in_one_command(options, capsys):
     assert {**result, "test": None, "finished": None} == {**again, "test": None, "finished": None}
 
 
-def test_a_run_that_is_complete_can_still_be_tested(capsys):
-    run = fit(*BARE, *MLP)
+def test_a_run_that_is_complete_can_still_be_tested(capsys, finished):
+    run = finished(*MLP)
     assert main(["fit", "--run", str(run), "--test"]) == 0
     assert "is complete after" in capsys.readouterr().err
     assert "test" in json.loads((run / "result.json").read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from observe import LOOPBACK, descendants, listening, wait_until
-from tiny import CNN, DATA, fit, state_sha256
+from tiny import CNN, DATA, state_sha256
 
 from cifar_lightning.__main__ import main
 
@@ -54,8 +54,8 @@ def test_a_training_of_two_processes_sees_every_sample_once_an_epoch():
     assert len(re.findall("epoch 1/2", out)) == 1  # one process speaks
 
 
-def test_two_processes_evaluate_as_one_does_with_any_batch_size():
-    run = fit(*CNN)
+def test_two_processes_evaluate_as_one_does_with_any_batch_size(finished):
+    run = finished(*CNN)
     seen = []
     for devices in ((), TWO):
         for batch_size in (1, 7, 500, 4096) if not devices else (7, 500):
@@ -67,8 +67,8 @@ def test_two_processes_evaluate_as_one_does_with_any_batch_size():
         assert entry["metrics"] == pytest.approx(seen[0]["metrics"], rel=1e-5)
 
 
-def test_two_processes_predict_every_image_once():
-    run = fit(*CNN)
+def test_two_processes_predict_every_image_once(finished):
+    run = finished(*CNN)
     main(["predict", "--run", str(run)])
     alone = (run / "predictions/test.csv").read_text()
     command("predict", "--run", run, *TWO, "--data.eval_batch_size=33")

@@ -19,6 +19,7 @@ from cifar_lightning.sweeps.plan import Sweep, expand
 
 # 10 batches in each of 4 epochs.
 CONSTANT = (*MLP, *BARE, "--model.schedule=constant")
+WHOLE = (*DATA, *CONSTANT, "--name=x", "--version=whole")
 STOP = "--trainer.callbacks+=stopping.StopInside"
 
 
@@ -55,8 +56,8 @@ def assert_equal(run, whole):
 
 
 @pytest.mark.parametrize("steps", [1, 13, 20, 27])
-def test_a_training_of_so_many_steps_is_complete_and_a_longer_one_goes_on(steps):
-    whole = train("whole")
+def test_a_training_of_so_many_steps_is_complete_and_a_longer_one_goes_on(steps, finished):
+    whole = finished(*WHOLE)
     part = train("part", f"--trainer.max_steps={steps}")
     assert how(part) == ("completed", None)
     fit = result(part)["fit"]
@@ -96,8 +97,8 @@ def test_metrics_of_an_epoch_that_is_cut_short_are_its_own():
         (("--trainer.check_val_every_n_epoch=2",), 14, 14),
     ],
 )
-def test_asked_to_stop_by_a_callback_and_continued_equals_never_stopped(options, after, stops_at, capsys):
-    whole = train("whole", *options)
+def test_asked_to_stop_by_a_callback_and_continued_equals_never_stopped(options, after, stops_at, capsys, finished):
+    whole = finished(*WHOLE, *options)
     part = train("part", *options, STOP, f"--trainer.callbacks.after={after}")
     assert how(part) == ("interrupted", "trainer.should_stop")
     every = 4 if "accumulate" in "".join(options) else 1
@@ -111,9 +112,9 @@ def test_asked_to_stop_by_a_callback_and_continued_equals_never_stopped(options,
     assert_equal(part, whole)
 
 
-def test_asked_to_stop_in_a_validation_inside_an_epoch():
+def test_asked_to_stop_in_a_validation_inside_an_epoch(finished):
     options = ("--trainer.val_check_interval=0.5",)
-    whole = train("whole", *options)
+    whole = finished(*WHOLE, *options)
     part = train("part", *options, STOP, "--trainer.callbacks.after=12", "--trainer.callbacks.in_validation=true")
     assert torch.load(part / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 15
     go_on(part, "--trainer.callbacks=null")
@@ -134,10 +135,10 @@ def test_time_that_is_up_interrupts_and_the_next_call_has_all_of_it_again():
     assert_equal(part, whole)
 
 
-def test_accumulation_that_changes_with_the_epoch_goes_on_inside_one():
+def test_accumulation_that_changes_with_the_epoch_goes_on_inside_one(finished):
     scheduler = {"class_path": "GradientAccumulationScheduler", "init_args": {"scheduling": {0: 1, 1: 2, 2: 5}}}
     stop = {"class_path": "stopping.StopInside", "init_args": {"after": 23}}
-    whole = train("whole", f"--trainer.callbacks={json.dumps([scheduler])}")
+    whole = finished(*WHOLE, f"--trainer.callbacks={json.dumps([scheduler])}")
     part = train("part", f"--trainer.callbacks={json.dumps([scheduler, stop])}")
     assert torch.load(part / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 10 + 5 + 1
     go_on(part, f"--trainer.callbacks={json.dumps([scheduler])}")
@@ -150,9 +151,9 @@ EARLY = ("--early_stopping.patience=1", "--model.optimizer.lr=0.0", "--trainer.m
 
 
 @pytest.mark.parametrize("interval", ["1.0", "0.5"])
-def test_early_stopping_is_remembered_where_the_process_died_before_its_result(interval):
+def test_early_stopping_is_remembered_where_the_process_died_before_its_result(interval, finished):
     options = (*EARLY, f"--trainer.val_check_interval={interval}")
-    whole = train("whole", *options)
+    whole = finished(*WHOLE, *options)
     assert how(whole) == ("early_stopped", "EarlyStopping by val/acc")
     with pytest.raises(PowerCut):
         train("part", *options, "--trainer.callbacks=stopping.KillAtEnd")
@@ -209,8 +210,8 @@ def test_the_last_epoch_completes_a_training_that_early_stopping_would_end_there
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
 )
-def test_a_continuation_that_trains_nothing_or_fails_leaves_the_run_as_it_was(options, status, capsys):
-    run = train("whole")
+def test_a_continuation_that_trains_nothing_or_fails_leaves_the_run_as_it_was(options, status, capsys, finished):
+    run = finished(*WHOLE)
     before = state(run)
     capsys.readouterr()
     go_on(run, *options, status=status)
@@ -222,14 +223,14 @@ def test_a_continuation_that_trains_nothing_or_fails_leaves_the_run_as_it_was(op
         assert said.count("error: ") == 1
 
 
-def test_what_a_continued_training_would_ignore_is_named_with_both_values(capsys):
-    run = train("whole")
+def test_what_a_continued_training_would_ignore_is_named_with_both_values(capsys, finished):
+    run = finished(*WHOLE)
     go_on(run, "--trainer.max_epochs=5", "--model.optimizer.lr=0.5", status=2)
     assert "`--model.optimizer.lr` 0.1 (got 0.5)" in capsys.readouterr().err
 
 
-def test_a_continuation_that_fails_later_has_failed_and_goes_on():
-    whole = train("whole", "--trainer.max_epochs=6")
+def test_a_continuation_that_fails_later_has_failed_and_goes_on(finished):
+    whole = finished(*WHOLE, "--trainer.max_epochs=6")
     run = train("part")
     go_on(run, "--trainer.max_epochs=6", "--trainer.callbacks=stopping.Fail", "--trainer.callbacks.after=55", status=2)
     assert how(run) == ("failed", None)
@@ -239,8 +240,8 @@ def test_a_continuation_that_fails_later_has_failed_and_goes_on():
     assert_equal(run, whole)
 
 
-def test_a_longer_training_has_no_status_until_it_ends():
-    run = train("whole")
+def test_a_longer_training_has_no_status_until_it_ends(finished):
+    run = finished(*WHOLE)
     with pytest.raises(PowerCut):
         go_on(run, "--trainer.max_epochs=5", "--trainer.callbacks=stopping.KillAtEnd")
     assert "status" not in result(run)
@@ -284,8 +285,8 @@ def test_a_run_that_lies_elsewhere_keeps_its_best_weights(move, tmp_path):
     "options", [("--data.split_seed=5",), ("--data.val_size=200",), ("--data.synthetic_train=700",)], ids=lambda o: o[0]
 )
 @pytest.mark.parametrize("door", ["--run", "--ckpt_path"])
-def test_validation_on_images_that_were_trained_on_is_refused(options, door, capsys):
-    run = train("whole", "--trainer.max_epochs=1")
+def test_validation_on_images_that_were_trained_on_is_refused(options, door, capsys, finished):
+    run = finished(*WHOLE, "--trainer.max_epochs=1")
     before = state(run)
     command = (
         ["--run", str(run)]

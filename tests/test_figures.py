@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import CNN, MLP, fit
+from tiny import CNN, DRAWING, MLP, fit
 from torch import nn
 
 from cifar_lightning.__main__ import main
@@ -55,7 +55,7 @@ def test_the_last_validation_of_a_training_that_ends_early_is_drawn(stop):
 
 @pytest.mark.parametrize("off", ["--figures.show=[]", "--figures.every_n_epochs=0"])
 def test_nothing_is_drawn_where_they_are_turned_off(off):
-    run = fit(*CNN, off)
+    run = fit(*CNN, *DRAWING, off)
     assert drawn(run) == {}
     assert not list(run.rglob("metadata.tsv"))  # of the projector
     assert main(["test", "--run", str(run)]) == 0
@@ -98,8 +98,8 @@ def test_a_new_figure_is_a_function_and_an_entry(monkeypatch, capsys):
         return figure
 
     monkeypatch.setitem(FIGURES, "class_counts", class_counts)
-    run = fit(*MLP, "--figures.show=[class_counts]")
-    assert drawn(run) == {"val/class_counts": [10]}
+    run = fit(*MLP, *DRAWING, "--figures.show=[class_counts]")
+    assert drawn(run) == {"val/class_counts": [5, 10]}
     assert main(["test", "--run", str(run)]) == 0
     with Image.open(run / "figures/test_class_counts.png") as image:
         assert image.size == (400, 300)

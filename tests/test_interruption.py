@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from faults.training import DATA, KINDS, remains
+from tiny import BARE
 
 from cifar_lightning.__main__ import main
 
@@ -14,7 +15,9 @@ LIGHT = [kind for kind in KINDS if kind not in ("cnn-two-processes", "cnn-compil
 
 
 def train(kind, version, *more, status=0):
-    assert main(["fit", *DATA, *KINDS[kind], "--name", kind, "--version", version, *more]) == status
+    """One kind draws figures as well, which take most of the time."""
+    bare = () if kind == "cnn" else BARE
+    assert main(["fit", *DATA, *KINDS[kind], *bare, "--name", kind, "--version", version, *more]) == status
 
 
 def signalled(number, after, kind):
@@ -93,10 +96,10 @@ def test_a_run_without_a_checkpoint_starts_again(undisturbed):
 
 @pytest.mark.parametrize("after", [11, 19])
 def test_a_crash_in_a_callback_costs_the_epoch_at_hand_and_nothing_else(after):
-    norms = "--layers.every_n_steps=1"
+    norms = (*BARE, "--layers.every_n_steps=1")
     crash = ("--trainer.callbacks=stopping.Fail", f"--trainer.callbacks.after={after}")
-    train("cnn", "whole", norms)
-    train("cnn", "part", norms, *crash, status=2)
+    train("cnn", "whole", *norms)
+    train("cnn", "part", *norms, *crash, status=2)
     run = Path("lightning_logs/cnn/part")
     assert json.loads((run / "result.json").read_text())["status"] == "failed"
     assert main(["fit", "--run", str(run), "--trainer.callbacks=null"]) == 0

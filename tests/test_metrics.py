@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import BARE, MLP, fit
+from tiny import MLP, fit
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -158,7 +158,7 @@ def test_the_bins_of_the_metric_are_those_of_the_figure():
 def test_a_new_metric_is_a_line(monkeypatch, capsys):
     top3 = Measure("top-3 accuracy", lambda: MulticlassAccuracy(10, average="micro", top_k=3), is_share=True)
     monkeypatch.setitem(METRICS, "top3", top3)
-    run = fit(*MLP, *BARE, "--checkpoint.monitor=val/top3", "--early_stopping.monitor=train/top3")
+    run = fit(*MLP, "--checkpoint.monitor=val/top3", "--early_stopping.monitor=train/top3")
     printed = capsys.readouterr().err
     assert main(["test", "--run", str(run)]) == 0
     printed += capsys.readouterr().err

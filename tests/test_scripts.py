@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny import MLP
 from trees import write_class_folders
 
 from cifar_lightning.__main__ import main
@@ -83,13 +84,11 @@ def files_of_the_pages():
 
 
 @pytest.mark.parametrize("line", shown_commands())
-def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages):
+def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages, finished):
     """Each is parsed whole, or run where it takes seconds, with real runs in place of those that it names."""
-    from tiny import BARE, MLP, fit
-
     args = shlex.split(line)[3:]
     if "--run" in args:
-        run = str(fit(*MLP, *BARE))
+        run = str(finished(*MLP))
         args = [run if before == "--run" else arg for before, arg in zip(["", *args], args, strict=False)]
     if args[0] == "data":
         write_class_folders(Path("root"))  # so that nothing is downloaded
@@ -97,7 +96,8 @@ def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages):
     elif args[0] in ("report", "export") or "--images" in args:  # commands of their own: they are run
         assert main(args) == 0
     elif args[0] == "compare":
-        runs = [str(fit(*MLP, *BARE)) for arg in args[1:] if arg.startswith("lightning_logs")]
+        named = [arg for arg in args[1:] if arg.startswith("lightning_logs")]
+        runs = [str(finished(*MLP, f"--version={number}")) for number in range(len(named))]
         assert main(["compare", *runs, "--output", "compared"]) == 0
     elif args[0] == "sweep":
         assert "--address" in args or main([*args, "--dry_run", "--no_estimate"]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_ddp import TWO, command
-from tiny import BARE, DATA
+from tiny import DATA
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.data.loader import BatchLoader
@@ -22,7 +22,7 @@ def train(cuts: int, processes: int) -> Path:
     """Train for twenty steps, five per epoch, the last of 95 images, and return the run folder."""
     version = f"{cuts}-{processes}"
     words = [
-        *("fit", *DATA, *BARE, *NET, "--trainer.max_epochs=4", "--trainer.precision=32-true"),
+        *("fit", *DATA, *NET, "--trainer.max_epochs=4", "--trainer.precision=32-true"),
         *("--trainer.callbacks=recording.RecordSteps", "--data.synthetic_train=579"),
         *(f"--data.batch_size={IMAGES_PER_STEP // (cuts * processes)}", f"--data.images_per_step={IMAGES_PER_STEP}"),
         *("--name=steps", f"--version={version}"),

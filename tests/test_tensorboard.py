@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tiny import CNN, DATA, fit
+from tiny import CNN, DATA, DRAWING, fit
 
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
@@ -17,7 +17,7 @@ from cifar_lightning.callbacks.records import table_row
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    options = ("--model.net.whiten_px=2", "--figures.every_n_epochs=1", "--save_dir", str(folder), "--version", "v")
+    options = ("--model.net.whiten_px=2", *DRAWING, "--save_dir", str(folder), "--version", "v")
     assert main(["fit", *DATA, *CNN, *options]) == 0
     assert main(["test", "--run", str(folder / "cnn/v")]) == 0
     return folder / "cnn/v"
@@ -61,7 +61,7 @@ def test_features_with_their_pictures_and_classes(run):
 
 
 def test_no_features_are_no_folder():
-    run = fit(*CNN, "--figures.show=[confusion]")
+    run = fit(*CNN, *DRAWING, "--figures.show=[confusion]")
     assert not list(run.rglob("metadata.tsv"))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import BARE, CNN, DATA
+from tiny import CNN, DATA
 
 import cifar_lightning
 from cifar_lightning import load
@@ -29,7 +29,7 @@ def trained(tmp_path_factory) -> Path:
     """A CNN that was trained and tested."""
     folder = tmp_path_factory.mktemp("runs")
     place = ("--save_dir", str(folder), "--version", "version_0")
-    assert main(["fit", *DATA, *CNN, *BARE, *place]) == 0
+    assert main(["fit", *DATA, *CNN, *place]) == 0
     assert main(["test", "--run", str(folder / "cnn/version_0")]) == 0
     return folder / "cnn/version_0"
 

@@ -54,8 +54,8 @@ def test_a_progress_bar_of_the_users_choice_takes_the_place_of_ours(capsys):
     ],
 )
 @pytest.mark.parametrize("value", ["0", "0.0"])
-def test_no_batches_are_refused(command, option, value, capsys):
-    before = () if command == "fit" else ("--run", str(fit(*MLP, "--trainer.max_epochs=1")))
+def test_no_batches_are_refused(command, option, value, capsys, finished):
+    before = () if command == "fit" else ("--run", str(finished(*MLP)))
     assert main([command, *(before or (*DATA, *MLP)), f"--trainer.{option}={value}"]) == 2
     assert f"trainer.{option}` to leave at least one batch to {command}, got 0" in capsys.readouterr().err
 

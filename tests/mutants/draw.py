@@ -35,9 +35,7 @@ def faults_of(path: Path, rng: random.Random) -> Iterator[tuple[str, str, str]]:
         changed = list(itertools.takewhile(bool, (mutate_code(code, get_operator(name)(), n) for n in range(400))))
         rng.shuffle(changed)
         for mutated in changed:
-            lines = [
-                line for line in difflib.ndiff(code.splitlines(), mutated.splitlines()) if line[:1] in "+-"
-            ]
+            lines = [line for line in difflib.ndiff(code.splitlines(), mutated.splitlines()) if line[:1] in "+-"]
             try:
                 same = ast.dump(ast.parse(mutated)) == ast.dump(ast.parse(code))
             except SyntaxError:
