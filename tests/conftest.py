@@ -48,7 +48,7 @@ def _fresh_start(tmp_path, monkeypatch):
 
 @pytest.fixture
 def real_root() -> Path:
-    """Where the real CIFAR-10 is; a test that asks for it is marked `real`."""
+    """Where the real CIFAR-10 is; a test that asks for it is marked `slow`."""
     if not REAL_ROOT:
         pytest.skip("CIFAR10_ROOT is not set")
     return REAL_ROOT

@@ -135,6 +135,7 @@ def as_a_user_without_rights() -> list[str]:
     return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
 
 
+@pytest.mark.slow
 def test_read_only_root(tmp_path):
     """With data in it, its cache goes to the user's folder; without, and told to download, one message."""
     write_class_folders(Path("root"), train_per_class=20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import overhead, parallel, peer, scale, start, train
+from benchmarks import command, overhead, parallel, peer, scale, start, train
 from tiny import DATA
 
 from cifar_lightning.__main__ import main
@@ -39,6 +38,7 @@ def test_the_bare_loop_takes_the_steps_of_fit(monkeypatch, precision):
         torch.testing.assert_close(state[f"net.{name}"], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_overhead_compares_in_turn(capsys):
     args = Namespace(config=CONFIG, epochs=1, rounds=1, options=TINY)
     result = overhead.bench_overhead(args)
@@ -46,6 +46,7 @@ def test_overhead_compares_in_turn(capsys):
     assert "fit / bare loop" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_tells_when_the_target_is_reached(capsys):
     args = Namespace(config=CONFIG, target=0.0, seeds=1, test=True, options=[*TINY, "--trainer.max_epochs=2"])
     (row,) = train.bench_train(args)["runs"]
@@ -56,6 +57,7 @@ def test_train_tells_when_the_target_is_reached(capsys):
     assert "epochs to" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_peer_runs_fit_and_other_programs_in_turn(capsys):
     command = f'{sys.executable} -c "print(1); print(2); print(3)"'
     args = Namespace(
@@ -72,6 +74,7 @@ def test_peer_runs_fit_and_other_programs_in_turn(capsys):
     assert "median of fit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_start_measures_up_to_the_first_step(capsys):
     result = start.bench_start(Namespace(config=CONFIG, rounds=1, options=TINY))
     assert set(result["seconds"]) == {"import torch, lightning", "imports", "--help", "first step"}
@@ -79,6 +82,7 @@ def test_start_measures_up_to_the_first_step(capsys):
     assert result["median_ratios"]["import torch, lightning"] == 1
 
 
+@pytest.mark.slow
 def test_parallel_runs_the_same_trainings_in_turn_and_side_by_side(monkeypatch, capsys):
     """Side by side they overlap in time, one after the other they do not, and each has one thread."""
     original, spans = parallel.run, []
@@ -114,41 +118,35 @@ def test_scale_varies_one_axis_at_a_time(monkeypatch, capsys):
     assert precisions == (["32-true", "bf16-mixed"] if has_bfloat16("cpu") else ["32-true"])
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "few", "1.5"])
-def test_senseless_counts_are_refused(wrong):
-    program = [sys.executable, ROOT / "scripts/bench.py", "scale", f"--steps={wrong}"]
-    done = subprocess.run(program, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"`--steps`: expected a whole number of at least 1, got {wrong}" in done.stderr
+def bench(monkeypatch, *args: str) -> int:
+    """Run scripts/bench.py and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["bench.py", *args])
+    return command.main()
 
 
-def test_what_fails_is_one_message():
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts/bench.py", "train", CONFIG, "--trainer.max_epochs=many"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "max_epochs" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        *((["scale", f"--steps={wrong}"], f"`--steps`: expected a whole number of at least 1, got {wrong}")
+          for wrong in ("0", "-1", "few", "1.5")),
+        (["train", CONFIG, "--trainer.max_epochs=many"], "`--trainer.max_epochs` to be a whole number or null"),
+        (["scale", "--trainer.max_epochs=2"], "There is no option `--trainer.max_epochs` in `bench.py scale`"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_measured_is_one_message(args, words, monkeypatch, capsys):
+    assert bench(monkeypatch, *args) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
 
 
-def test_options_that_nobody_takes_are_refused():
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts/bench.py", "scale", "--trainer.max_epochs=2"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "There is no option `--trainer.max_epochs` in `bench.py scale`" in done.stderr
-
-
-def test_the_result_is_written_as_json():
-    args = ["scale", "--steps=1", "--output=out/scale.json"]
-    program = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); from benchmarks import scale; scale.AXES = {{}}; "
-        "scale.BASE = {'batch_size': 2, 'width': 2, 'depth': 1}; "
-        f"import bench; sys.argv[1:] = {args!r}; sys.exit(bench.main())"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+def test_the_result_is_written_as_json(monkeypatch):
+    monkeypatch.setattr(scale, "AXES", {})
+    monkeypatch.setattr(scale, "BASE", {"batch_size": 2, "width": 2, "depth": 1})
+    monkeypatch.setattr(scale, "keep_freed_memory", lambda: True)
+    assert bench(monkeypatch, "scale", "--steps=1", "--output=out/scale.json") == 0
     result = json.loads(Path("out/scale.json").read_text())
     assert result["benchmark"] == "scale"
     assert {"rows", "versions", "hardware"} <= result.keys()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cifar_lightning.__main__ import main
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 RUNS = {"mlp/version_0", "cnn/version_0"}

@@ -11,7 +11,7 @@ from tiny import CNN, DATA, MLP
 
 from cifar_lightning.__main__ import main
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.slow
 
 # Contrast as WCAG 2 defines it, of each element that holds text itself, against the nearest ground that is painted.
 CONTRASTS = """

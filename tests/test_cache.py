@@ -232,6 +232,7 @@ def start_cold(root: Path, barrier, answers) -> None:
     answers.put(cached(root, "train", KEY, decode).fingerprint)
 
 
+@pytest.mark.slow
 def test_cold_processes_at_once_decode_once(root):
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(4), context.Queue()

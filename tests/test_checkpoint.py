@@ -37,7 +37,7 @@ def test_a_write_that_breaks_off_leaves_the_old_checkpoint_alone(tmp_path, monke
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_fit_writes_all_its_checkpoints_so(monkeypatch, finished):
+def test_fit_writes_all_its_checkpoints_so(monkeypatch):
     written = []
     save = AtomicCheckpointIO.save_checkpoint
     monkeypatch.setattr(
@@ -45,7 +45,7 @@ def test_fit_writes_all_its_checkpoints_so(monkeypatch, finished):
         "save_checkpoint",
         lambda self, *args, **kw: written.append(args[1]) or save(self, *args, **kw),
     )
-    run = finished(*MLP)
+    run = fit(*MLP)
     assert {Path(path).name for path in written} == {"best.ckpt", "last.ckpt"}
     assert sorted(os.listdir(run / "checkpoints")) == ["best.ckpt", "last.ckpt"]
 

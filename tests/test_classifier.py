@@ -30,7 +30,7 @@ def images_and_labels(n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
 # Normalisation.
 
 
-@pytest.mark.real
+@pytest.mark.slow
 def test_the_constants_are_those_of_the_training_images(real_root):
     data = CIFAR10DataModule(str(real_root), val_size=0)
     data.setup("fit")

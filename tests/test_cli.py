@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import CNN, DATA, DRAWING, MLP, fit, state_sha256
+from tiny import CNN, DATA, MLP, fit, state_sha256
 from torch import Tensor
 
 from cifar_lightning.__main__ import main
 
 
 def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
-    run = fit(*CNN, *DRAWING)
+    run = fit(*CNN)
     assert main(["test", "--run", str(run)]) == 0
     assert main(["predict", "--run", str(run)]) == 0
     assert main(["validate", "--run", str(run)]) == 0
@@ -32,9 +32,6 @@ def test_fit_fills_the_run_folder_and_test_adds_to_it(capsys):
         "result.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
-        "figures/test_confusion.png",
-        "figures/test_predictions.png",
-        "figures/test_filters.png",
         "predictions/test.csv",
     }
     result = json.loads((run / "result.json").read_text())
@@ -82,6 +79,7 @@ def test_one_line_an_epoch_where_nobody_watches(capsys):
     assert "\r" not in "".join(lines)
 
 
+@pytest.mark.slow
 def test_a_bar_in_a_terminal():
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # rows, columns; else it has none
@@ -242,6 +240,7 @@ def test_averaged_weights_are_what_is_evaluated_and_saved():
     assert any(not torch.equal(averaged[name], raw[name]) for name in averaged)
 
 
+@pytest.mark.slow
 def test_compiled_training_gives_a_portable_checkpoint():
     run = fit(*MLP, "--model.compile=true", "--trainer.max_epochs=1")
     weights = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]

@@ -1,6 +1,8 @@
 """Every YAML under configs/ is a recipe that can be started."""
 
+import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,33 @@ SELF_EXPLANATORY = {
     "synthetic_test", "label_smoothing", "warmup_epochs", "translate_px", "cutout_px", "batch_size", "devices",
     "compile", "detect_anomaly",
 }  # fmt: skip
+
+
+MEASURED = {
+    "cnn": "speed/cnn-seed?-tta-flip_translate.json",
+    "cnn_sgd": "main/cnn-seed?-tta-flip.json",
+    "mlp": "speed/mlp-seed?-tta-flip_grid.json",
+    "mlp_best": "speed/mlp_best-seed?-tta-flip_grid.json",
+}
+"""The results of the runs that a recipe's header counts, with views."""
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=ids)
+def test_the_accuracy_in_a_header_is_that_of_its_results(recipe):
+    header = " ".join(line.lstrip("# ") for line in recipe.read_text().splitlines() if line.startswith("#"))
+    if recipe.stem not in MEASURED:
+        assert "not measured" in header.lower()
+        return
+    number = r"([\d.]+)(?: ± ([\d.]+))?"
+    (claim,) = re.findall(rf"Test accuracy {number} % \(n = (\d+)", header)
+    (plain,) = re.findall(rf"{number} (?:% )?without", header)
+    for pattern, (mean, std) in ((MEASURED[recipe.stem], claim[:2]),
+                                 (re.sub(r"tta-\w+", "tta-none", MEASURED[recipe.stem]), plain)):  # fmt: skip
+        results = [json.loads(path.read_text()) for path in sorted((CONFIGS.parent / "docs/results").glob(pattern))]
+        found = [100 * result["test"]["metrics"]["test/acc"] for result in results]
+        assert len(found) == int(claim[2])
+        assert f"{statistics.mean(found):.2f}" == mean
+        assert (f"{statistics.stdev(found):.2f}" if len(found) > 1 else "") == std
 
 
 def test_overfit_learns_its_images_by_heart():

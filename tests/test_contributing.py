@@ -171,6 +171,7 @@ def test_a_network(run_section):
     assert weights(run)["net.head.weight"].shape == (10, 32)
 
 
+@pytest.mark.slow
 @shows("A metric")
 def test_a_metric(patched):
     folder, output = patched
@@ -202,6 +203,7 @@ def test_an_augmentation(run_section):
     assert 20 <= inverted.sum() <= 60  # of 200, each with a probability of 0.2
 
 
+@pytest.mark.slow
 @shows("A figure")
 def test_a_figure(patched):
     runs = patched[0] / "lightning_logs/mlp"
@@ -210,6 +212,7 @@ def test_a_figure(patched):
     assert "confidences.png" in (runs / "version_0/report/report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @shows("A section of the report")
 def test_a_section_of_the_report(patched):
     report = patched[0] / "lightning_logs/mlp/version_0/report"

@@ -371,7 +371,7 @@ def test_all_problems_come_in_one_message():
         assert str(caught.value).count(f"`data.{name}`") == 1
 
 
-@pytest.mark.real
+@pytest.mark.slow
 def test_the_real_images_are_split_evenly(real_root):
     data = CIFAR10DataModule(str(real_root))
     data.setup("fit")

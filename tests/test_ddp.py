@@ -35,6 +35,7 @@ def command(*args: object) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_training_of_two_processes_sees_every_sample_once_an_epoch():
     # 599 images leave batches and shares uneven.
     out = command(
@@ -54,6 +55,17 @@ def test_a_training_of_two_processes_sees_every_sample_once_an_epoch():
     assert len(re.findall("epoch 1/2", out)) == 1  # one process speaks
 
 
+@pytest.mark.slow
+def test_early_stopping_stops_both_processes_at_the_same_epoch():
+    patience = ("--early_stopping.patience=1", "--early_stopping.min_delta=1.0", "--trainer.max_epochs=6")
+    command("fit", *DATA, *CNN, *TWO, *patience)
+    (run,) = Path("lightning_logs").glob("*/*")
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["stopped_by"]) == ("early_stopped", "EarlyStopping by val/acc")
+    assert result["fit"]["epochs"] == 2
+
+
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one_does_with_any_batch_size(finished):
     run = finished(*CNN)
     seen = []
@@ -81,6 +93,7 @@ def test_two_processes_predict_every_image_once(finished):
     assert len(columns(alone)) == 201
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_same_batches():
     """Without batch statistics and dropout, the mean of two halves' gradients is the gradient of the whole."""
     net = ("--model", "MLPClassifier", "--model.net.widths", "[16]", "--model.net.norm=none", "--model.net.dropout=0")
@@ -96,6 +109,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches():
         torch.testing.assert_close(states[1][name], weights, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_meet_where_no_other_machine_comes(processes):

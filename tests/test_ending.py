@@ -122,12 +122,12 @@ def test_asked_to_stop_in_a_validation_inside_an_epoch(finished):
 
 
 def test_time_that_is_up_interrupts_and_the_next_call_has_all_of_it_again():
-    whole = train("whole", "--trainer.max_epochs=60", kind=(*MLP, *BARE, "--model.schedule=linear"))
-    limit = ("--trainer.max_epochs=60", "--trainer.max_time=00:00:00:01")
+    whole = train("whole", "--trainer.max_epochs=20", kind=(*MLP, *BARE, "--model.schedule=linear"))
+    limit = ("--trainer.max_epochs=20", "--trainer.max_time={milliseconds: 200}")
     part = train("part", *limit, kind=(*MLP, *BARE, "--model.schedule=linear"))
     assert how(part) == ("interrupted", "max_time")
     steps = torch.load(part / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert 0 < steps < 600
+    assert 0 < steps < 200
     go_on(part)
     assert torch.load(part / "checkpoints/last.ckpt", weights_only=True)["global_step"] > steps
     go_on(part, "--trainer.max_time=null")
@@ -311,6 +311,7 @@ def test_a_new_training_from_a_checkpoint_keeps_its_validation_images(capsys):
 # ---- sweeps ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_continues_a_run_whose_time_is_up(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = {option.removeprefix("--").partition("=")[0]: option.partition("=")[2] for option in (*DATA, *BARE)}

@@ -19,7 +19,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=["mlp"])
 def trained(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     place = ("--trainer.max_epochs=1", "--save_dir", str(folder), "--name", "n", "--version", "v")
@@ -32,7 +32,7 @@ def run(trained, tmp_path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+@pytest.mark.parametrize(("trained", "form"), [("mlp", "torch_export"), ("cnn", "onnx")], indirect=["trained"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_the_file_answers_as_the_checkpoint_for_any_number_of_images(run, form, capsys):
     assert main(["export", "--run", str(run), "--format", form]) == 0

@@ -119,6 +119,7 @@ def test_a_class_of_the_users_own_is_not_blamed_for_its_base(own_module):
         main(["fit", *DATA, *MLP, *callback])
 
 
+@pytest.mark.slow
 def test_without_a_compiler(tmp_path):
     environment = os.environ | {"CXX": "/nonexistent/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
     args = [sys.executable, "-m", "cifar_lightning", "fit", *DATA, *MLP, "--model.compile=true"]

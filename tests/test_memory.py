@@ -22,6 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_kept_memory_is_taken_again_without_page_faults():
     faults = {}
@@ -51,6 +52,7 @@ print(before - kept, kept - resident())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_kept_memory_goes_back_when_told():
     done = subprocess.run([sys.executable, "-c", HANDED_BACK], capture_output=True, text=True, check=True)

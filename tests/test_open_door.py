@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import cifar_lightning
 from cifar_lightning.models import introspection
 
-pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # processes of their own start slowly on a busy machine
 
 DATA = (
     "--data.source=synthetic",

@@ -24,6 +24,9 @@ from cifar_lightning.report import sections
 from cifar_lightning.report.examination import Examination
 from cifar_lightning.runs import Run
 
+FEW = ("--images", "6")
+"""Drawing takes most of the time of a report."""
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
@@ -107,7 +110,7 @@ def test_a_section_is_a_function_and_an_entry_of_a_list(runs, monkeypatch):
         return "Sounds: images have none."
 
     monkeypatch.setattr(sections, "SECTIONS", [sounds, brightness, *sections.SECTIONS])
-    assert main(["report", "--run", str(runs / "mlp/v")]) == 0
+    assert main(["report", "--run", str(runs / "mlp/v"), *FEW]) == 0
     page = check_page(runs / "mlp/v/report")
     assert page.headings()[1:3] == ["Brightness", "Result"]
     assert page.headings()[-1] == "Left out"
@@ -139,7 +142,7 @@ def check_page(folder: Path) -> Reader:
 
 
 def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
-    assert main(["report", "--run", str(runs / "cnn/v")]) == 0
+    assert main(["report", "--run", str(runs / "cnn/v"), *FEW]) == 0
     assert "Report: " in capsys.readouterr().err
     page = check_page(runs / "cnn/v/report")
     accuracy = Run(runs / "cnn/v").result["test"]["metrics"]["test/acc"]
@@ -161,7 +164,7 @@ def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypa
     original = datamodule.synthetic_images
     asked = []
     monkeypatch.setattr(datamodule, "synthetic_images", lambda part, *rest: asked.append(part) or original(part, *rest))
-    assert main(["report", "--run", str(runs / "mlp/v"), "--images", "6"]) == 0
+    assert main(["report", "--run", str(runs / "mlp/v"), *FEW]) == 0
     assert set(asked) == {"train"}
     page = check_page(runs / "mlp/v/report")
     shown = [attributes["alt"] for _, attributes in page.all("img") if attributes["alt"].startswith("Easiest")]
@@ -171,7 +174,7 @@ def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypa
 
 
 def test_several_runs_stand_side_by_side(runs):
-    arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both"]
+    arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both", *FEW]
     assert main(["report", *arguments]) == 0
     page = check_page(Path("both"))
     assert {"Results", "Accuracy and cost", "Training curves", "Calibration and linear probes"} <= set(page.headings())
@@ -186,7 +189,7 @@ def test_a_run_without_held_out_images(runs, capsys):
     error = capsys.readouterr().err
     assert "`data.val_size: 0`" in error
     assert not (runs / "mlp/all/report").exists()
-    assert main(["report", "--run", str(runs / "mlp/all"), "--split", "test"]) == 0
+    assert main(["report", "--run", str(runs / "mlp/all"), "--split", "test", *FEW]) == 0
     assert "Temperature scaling needs held-out images" in check_page(runs / "mlp/all/report").text
 
 

@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from benchmarks import command
 from PIL import Image
-from tiny import MLP
+from tiny import CNN, DATA, MLP
 from trees import write_class_folders
 
 from cifar_lightning.__main__ import main
@@ -20,6 +21,7 @@ from cifar_lightning.__main__ import main
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_bench_input_prints_a_table_and_writes_json():
     done = subprocess.run(
         [
@@ -51,12 +53,12 @@ def test_the_data_command_says_what_is_there(capsys):
     assert main(["data", "--root", "root"]) == 2
 
 
-def shown_commands() -> list[str]:
-    """Return the commands of the program in the README and in the pages of docs/, each once."""
+def shown_commands(*starts: str) -> list[str]:
+    """Return the lines of the README and of the pages of docs/ that start like this, each once."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    lines = [line.partition(" #")[0].strip() for line in lines if line.startswith("python -m cifar_lightning")]
+    lines = [line.partition(" #")[0].strip() for line in lines if line.startswith(starts)]
     return list(dict.fromkeys(lines))
 
 
@@ -83,7 +85,18 @@ def files_of_the_pages():
         sys.modules.pop(module, None)
 
 
-@pytest.mark.parametrize("line", shown_commands())
+def has_a_short_test(line: str) -> bool:
+    """Whether another test runs the same command, which takes seconds."""
+    return line.startswith(("python -m cifar_lightning report", "python -m cifar_lightning export"))
+
+
+LINES = [
+    pytest.param(line, marks=[pytest.mark.slow] * has_a_short_test(line), id=line[26:])
+    for line in shown_commands("python -m cifar_lightning")
+]
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages, finished):
     """Each is parsed whole, or run where it takes seconds, with real runs in place of those that it names."""
     args = shlex.split(line)[3:]
@@ -106,6 +119,45 @@ def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages, f
             main([*args, *([] if "--help" in line or ".help" in line else ["--print_config"])])
         assert exit_.value.code == 0
         assert capsys.readouterr().out
+
+
+def test_the_scripts_of_the_pages_are_right():
+    lines = [shlex.split(line) for line in shown_commands("python scripts/", "bash scripts/")]
+    assert {words[1] for words in lines} >= {"scripts/bench.py", "scripts/quickstart.sh", "scripts/test.sh"}
+    for program, script, *args in lines:
+        assert (ROOT / script).is_file(), script
+        if script == "scripts/bench.py":
+            parsed, rest = command.parser().parse_known_args(args)
+            assert not rest
+            assert not hasattr(parsed, "config") or (ROOT / parsed.config).is_file()
+        elif program == "bash":
+            subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+@pytest.mark.slow
+def test_the_wheel_is_whole(tmp_path):
+    """Installed in a folder of its own, it trains, draws and reports far from the checkout."""
+    source, built, installed = tmp_path / "source", tmp_path / "built", tmp_path / "installed"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "cifar_lightning", source / "cifar_lightning", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", built, source], check=True)
+    (wheel,) = built.iterdir()
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True)
+    (tmp_path / "work").mkdir()
+    program = f"""
+import pathlib, cifar_lightning
+from cifar_lightning.main import main
+assert pathlib.Path(cifar_lightning.__file__).is_relative_to({str(installed)!r})
+assert main({["fit", *DATA, *CNN, "--version", "v", "--test"]!r}) == 0
+assert main(["report", "--run", "lightning_logs/cnn/v"]) == 0
+assert main(["compare", "lightning_logs/cnn/v"]) == 0
+"""
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path / "work", env=environment)
+    assert (tmp_path / "work/lightning_logs/cnn/v/report/report.html").is_file()
 
 
 def test_the_readme_names_the_two_commands():

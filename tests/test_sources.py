@@ -154,6 +154,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="permission bits")
 def test_read_only_roots(tmp_path):
     cached, fresh = tmp_path / "cached", tmp_path / "fresh"

@@ -15,6 +15,7 @@ from cifar_lightning.data.loader import BatchLoader
 IMAGES_PER_STEP = 96
 CUTS = [(1, 1), (4, 1), (8, 1), (1, 2), (4, 2)]
 """Batches that a process makes of a step, and processes."""
+ALONE = CUTS[:3]
 NET = ("--model=CNNClassifier", "--model.net.widths=[8, 16]", "--model.net.norm=group", "--model.net.pooling=average")
 
 
@@ -41,10 +42,11 @@ def images_of_steps(processes: int) -> list[list[int]]:
 
 
 @pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
-def test_images_and_weights_depend_neither_on_batches_nor_on_processes():
+@pytest.mark.parametrize("ways", [ALONE, pytest.param([ALONE[0], *CUTS[3:]], marks=pytest.mark.slow)], ids=str)
+def test_images_and_weights_depend_neither_on_batches_nor_on_processes(ways):
     """Without batch statistics and dropout; sums in another order differ in the last bits."""
     steps, states = [], []
-    for cuts, processes in CUTS:
+    for cuts, processes in ways:
         run = train(cuts, processes)
         steps.append(images_of_steps(processes))
         states.append(torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"])

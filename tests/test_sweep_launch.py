@@ -74,7 +74,7 @@ def most_at_once() -> int:
 )
 def test_as_many_runs_at_once_as_there_are_cores_for(monkeypatch, cores, cpus, devices, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
-    monkeypatch.setenv("SLEEP", "1.5")
+    monkeypatch.setenv("SLEEP", "0.8")
     assert go("a b c d e", a_sweep(cpus=cpus), devices) == dict.fromkeys("abcde", "")
     assert most_at_once() == expected
 
@@ -83,7 +83,7 @@ def test_as_many_runs_at_once_as_there_are_cores_for(monkeypatch, cores, cpus, d
 def test_runs_at_the_same_time_have_gpus_of_their_own(monkeypatch, devices):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5", "MIG-a", "MIG-b"])
-    monkeypatch.setenv("SLEEP", "1.5")
+    monkeypatch.setenv("SLEEP", "0.8")
     go("a b c d e f", a_sweep(), devices, gpu=True)
     assert most_at_once() == 4 // devices
     for name, start, end, gpus in events():
@@ -159,6 +159,7 @@ def test_more_than_any_machine_has():
     assert LocalPool(a_sweep(), Path("logs")).machines()[0].cores == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.slow
 def test_a_sweep_imports_no_ray():
     code = "import sys, cifar_lightning.sweeps.sweep; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -226,6 +226,7 @@ def test_labels_of_several_axes_are_joined():
     assert run.options.items() >= {"model.net.widths": [8], "model.net.dropout": 0, "model.net.norm": "none"}.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_sweeps_that_come_with_the_project_are_valid(path, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -47,6 +47,10 @@ def test_figures(events):
     assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in events.Images("val/confusion"))
 
 
+def test_figures_of_the_test_images_are_files_as_well(run):
+    assert {path.name for path in (run / "figures").iterdir()} == {f"test_{name}.png" for name in FIGURES}
+
+
 def test_features_with_their_pictures_and_classes(run):
     config = (run / "projector_config.pbtxt").read_text()
     assert "penultimate_features" in config

@@ -62,6 +62,7 @@ def trained(**streams: int) -> str:
     return done.stderr or ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_costs_no_training():
     reading, writing = os.pipe()
     os.close(reading)
@@ -73,6 +74,7 @@ def test_a_reader_that_has_gone_costs_no_training():
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_log_costs_no_training():
     with open("/dev/full", "w") as full:

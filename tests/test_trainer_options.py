@@ -89,6 +89,7 @@ def test_strategies_start_scripts():
     assert script_strategy(DDPStrategy(start_method="spawn"))._start_method == "popen"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ddp_spawn_trains_and_tests_as_ddp_does():
     def command(*args: str) -> None:

@@ -216,9 +216,9 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
     Returns:
         The class, or the function that takes its place, or None; and what to say after "got <name>" where it is None.
     """
-    known = known_classes(bases)
     module_name, _, last = name.rpartition(".")
     if not module_name:
+        known = known_classes(bases)
         found = known.get(name, [])
         if len(found) > 1:
             return None, f", the name of several classes: write {any_of([import_path(cls) for cls in found])}."

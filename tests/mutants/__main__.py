@@ -9,7 +9,7 @@ test fails, and where none fails, the usual run of the tests until the first fai
 run once more without one: one that fails then as well has caught nothing.
 
 The output is a Markdown table. The exit status is 1 when a fault was not caught or could not be put in. The checkout
-is copied to a temporary folder and never changed. Tests marked `real` run where $CIFAR10_ROOT is set.
+is copied to a temporary folder and never changed.
 """
 
 from __future__ import annotations
