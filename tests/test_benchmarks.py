@@ -132,7 +132,7 @@ def bench(monkeypatch, *args: str) -> int:
         (["train", CONFIG, "--trainer.max_epochs=many"], "`--trainer.max_epochs` to be a whole number or null"),
         (["scale", "--trainer.max_epochs=2"], "There is no option `--trainer.max_epochs` in `bench.py scale`"),
     ],
-    ids=str,
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
 )  # fmt: skip
 def test_what_cannot_be_measured_is_one_message(args, words, monkeypatch, capsys):
     assert bench(monkeypatch, *args) == 2

@@ -123,11 +123,13 @@ def history(run: Path) -> list[dict[str, str]]:
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Steps and values of all curves in TensorBoard but those of the clock.
 
-    Of the final metrics for HPARAMS the last count: every end of a run writes them, and a longer training ends again.
+    By steps: TensorBoard reads the event files of one second in the order of their names, of which 10 is before 9. Of
+    the final metrics for HPARAMS the last count: every end of a run writes them, and a longer training ends again.
     """
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if "second" not in tag]
-    found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    by_step = {tag: sorted(events.Scalars(tag), key=lambda point: point.step) for tag in tags}
+    found = {tag: [(point.step, point.value) for point in by_step[tag]] for tag in tags}
     return {tag: points[-1:] if tag.startswith("hp/") else points for tag, points in found.items()}
 
 
