@@ -200,7 +200,7 @@ def test_nothing_listens_at_the_address(monkeypatch):
 def test_an_address_without_ray_is_one_message_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"^`--address` needs Ray, which is not installed: pip install '\.\[sweep\]'"):
-        connect("first:6379")
+        connect("node1:6379")
 
 
 def test_this_machine_needs_no_address():

@@ -46,13 +46,12 @@ def faults_of(path: Path, rng: random.Random) -> Iterator[tuple[str, str, str]]:
 
 
 def tests_of(path: Path) -> str:
-    """Return the modules whose tests come first: that of the same name, or those that import it."""
-    if (ROOT / f"tests/test_{path.stem}.py").is_file():
-        return path.stem
+    """Return the modules whose tests come first: those of the name of the module or of its folder, or the next best."""
+    named = [name for name in (path.stem, path.parent.name) if (ROOT / f"tests/test_{name}.py").is_file()]
     dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     texts = {test: test.read_text(encoding="utf-8") for test in sorted((ROOT / "tests").glob("test_*.py"))}
-    named = [test.stem.removeprefix("test_") for test, text in texts.items() if dotted in text]
-    return " ".join(named[:2] or ["cli"])
+    named += [test.stem.removeprefix("test_") for test, text in texts.items() if dotted in text]
+    return " ".join(list(dict.fromkeys(named))[:2] or ["cli"])
 
 
 def draw(number: int, seed: int) -> Iterator[Fault]:
@@ -67,8 +66,13 @@ def draw(number: int, seed: int) -> Iterator[Fault]:
         for folder in rng.sample(sorted(folders), len(folders)):
             path = rng.choice(folders[folder])
             for operator, old, new in faults_of(path, rng):
-                name = f"{path.stem.replace('_', '-')}-{operator}"
-                fault = Fault(name, tests_of(path), f"{operator} in {path.relative_to(ROOT / PACKAGE)}", old, new)
+                fault = Fault(
+                    f"drawn-{found + 1:02d}",
+                    tests_of(path),
+                    f"{operator} in {path.relative_to(ROOT / PACKAGE)}",
+                    old,
+                    new,
+                )
                 try:
                     find(fault, ROOT)
                 except ValueError:
