@@ -39,7 +39,7 @@ def _fresh_start(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     # A command on a run imports the modules that the run keeps, in place of those of the tests.
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one go: threads import
         if str(getattr(module, "__file__", None)).startswith(str(Path(__file__).parent)):
             monkeypatch.setitem(sys.modules, name, module)
     torch.manual_seed(0)

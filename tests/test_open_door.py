@@ -51,6 +51,24 @@ NETS = {"mynet.Tiny": (), "torchvision.models.resnet18": ("--model.net.num_class
 ROOT = Path(cifar_lightning.__file__).parent.parent
 
 
+LINES = """
+import sys, shlex
+from cifar_lightning.main import main
+for line in sys.argv[1:]:
+    if status := main(shlex.split(line)):
+        sys.exit(status)
+"""
+
+
+def lines(*commands: str, folder: Path) -> str:
+    """Run command lines in one process, which is faster, and return their output."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([sys.executable, "-c", LINES, *commands], cwd=folder, env=environment, **pipes)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 def start(*args: object, folder: Path) -> subprocess.Popen[str]:
     """Start the program as in a shell."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR_LIGHTNING")}
@@ -94,31 +112,24 @@ def test_fit_draws_and_records_everything(trained):
     assert len(layers) == 2 if name == "mynet.Tiny" else len(layers) >= 8
 
 
-def test_test_report_and_predict(trained):
-    folder, run, _ = trained
-    before = command("test", "--run", run, folder=folder)
-    assert "test on 100" in before
-    assert "Predictions" in command("predict", "--run", run, folder=folder)
-    command("report", "--run", run, folder=folder)
-    figures = {path.stem for path in (run / "report/figures").iterdir()}
-    assert {"filters", "feature_maps", "probes", "features"} <= figures
-    report = (run / "report/report.md").read_text()
-    assert "Grad-CAM" in report
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "mine.png")
-    assert "Predicted 1 of 1 files" in command("predict", "--run", run, "--images", "mine.png", folder=folder)
-
-
-def test_export_to_onnx(trained):
+def test_what_is_done_with_a_run(trained):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder, run, _ = trained
-    command("export", "--run", run, "--format", "onnx", "--output", "net.onnx", folder=folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "mine.png")
+    commands = ("test", "predict", "report", "predict --images mine.png", "export --format onnx --output net.onnx")
+    said = lines(*(f"{line} --run {run}" for line in commands), folder=folder)
+    for words in ("test on 100", "Predictions", "Predicted 1 of 1 files"):
+        assert words in said
+    figures = {path.stem for path in (run / "report/figures").iterdir()}
+    assert {"filters", "feature_maps", "probes", "features"} <= figures
+    assert "Grad-CAM" in (run / "report/report.md").read_text()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     session = onnxruntime.InferenceSession(folder / "net.onnx")
     found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
     with torch.no_grad():
         expected = cifar_lightning.load(run, "cpu")(images)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_what_is_found_in_resnet18(trained):
@@ -134,10 +145,9 @@ def test_what_is_found_in_resnet18(trained):
 
 
 def test_a_killed_training_goes_on(trained):
-    folder, _, name = trained
+    folder, whole, name = trained
     options = ("--model.net", name, *NETS[name], *DATA, "--trainer.max_epochs=2", "--figures.every_n_epochs=0")
-    command("fit", *options, "--version=whole", folder=folder)
-    run = next((folder / "lightning_logs").glob("*/whole")).with_name("killed")
+    run = whole.with_name("killed")
     process = start("fit", *options, "--version=killed", folder=folder)
     deadline = time.monotonic() + 200
     while not (run / "checkpoints/last.ckpt").is_file() and time.monotonic() < deadline and process.poll() is None:
@@ -146,10 +156,7 @@ def test_a_killed_training_goes_on(trained):
     process.communicate()
     command("fit", "--run", run, folder=folder)
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
-    weights = [
-        torch.load(folder / run.with_name(n) / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for n in ("whole", "killed")
-    ]
+    weights = [torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for r in (whole, run)]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
@@ -161,9 +168,9 @@ def test_a_sweep_over_an_argument(trained):
     (folder / "net.yaml").write_text(f"model: {{net: {{class_path: {name}}}}}\n")
     if name != "mynet.Tiny":
         options["model.net.num_classes"] = 10
-    lines = "".join(f"  {key}: {value}\n" for key, value in options.items())
+    text = "".join(f"  {key}: {value}\n" for key, value in options.items())
     (folder / "sweep.yaml").write_text(
-        f"name: widths\naxes:\n  - {argument}\nconfigs: [net.yaml]\noptions:\n{lines}test: false\n"
+        f"name: widths\naxes:\n  - {argument}\nconfigs: [net.yaml]\noptions:\n{text}test: false\n"
     )
     if name == "mynet.Tiny":
         assert "add `--allow mynet` to the command line" in command("sweep", "sweep.yaml", folder=folder, status=2)
@@ -184,7 +191,7 @@ def test_an_edited_file(trained):
     assert torch.equal(cifar_lightning.load(run, "cpu")(images), expected)
     assert "mynet.py has changed since the run was trained" in command("test", "--run", run, folder=folder)
     (folder / "mynet.py").unlink()
-    command("test", "--run", run, folder=folder)
+    assert "test on 100" in command("test", "--run", run, folder=folder)
 
 
 # ---- what is not trusted ---------------------------------------------------------------------------------------------
