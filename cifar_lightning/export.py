@@ -126,17 +126,27 @@ def to_onnx(module: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
             f"Expected the packages of the extra `export` for ONNX, got: {error}. Install them with `pip install "
             "'cifar-lightning[export]'`, or export with `--format torch_export`."
         ) from error
-    torch.onnx.export(
-        module,
-        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),),
-        str(path),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),),
+            str(path),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise ValueError(
+            f"Expected a network that torch.onnx {torch.__version__} can write, got: "
+            f"{str(reason).splitlines()[0].rstrip('.')}. Take newer versions of torch and onnxscript, or export with "
+            "`--format torch_export`."
+        ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 

@@ -59,11 +59,12 @@ def test_a_warm_up_longer_than_the_training_is_told(make_trainer, data, caplog, 
     assert (f"The warm-up of {warmup_epochs} epochs is longer than the training" in caplog.text) is longer
 
 
-def test_accumulated_batches_make_one_step(make_trainer, data):
+@pytest.mark.parametrize("limit", [1.0, 4])
+def test_accumulated_batches_make_one_step(make_trainer, data, limit):
     rates = LearningRates()
     model = MLPClassifier(MLP([4]), optimizer=lambda params: torch.optim.SGD(params, lr=1.0), warmup_epochs=1)
-    trainer = make_trainer(max_epochs=2, callbacks=[rates], accumulate_grad_batches=3)
-    trainer.fit(model, data)  # 4 batches an epoch: a step of three, and one of what is left
+    trainer = make_trainer(max_epochs=2, callbacks=[rates], accumulate_grad_batches=3, limit_train_batches=limit)
+    trainer.fit(model, data)  # 6 batches an epoch make two steps; of 4 one is the second
     assert rates.rates == pytest.approx([0.5, 1.0, 1.0, 0.5])
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0
 

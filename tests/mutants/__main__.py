@@ -68,7 +68,7 @@ def copy_checkout(target: Path) -> None:
     """Copy the files that git tracks or would track, as they are now."""
     listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in filter(None, subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith("docs/results/"):
+        if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
 
