@@ -99,6 +99,11 @@ def test_a_bar_in_a_terminal():
     assert "v_num" not in text
 
 
+def test_a_name_may_lead_to_a_folder_in_a_folder():
+    assert main(["fit", *MLP, *DATA, "--name=depth/three", "--version=v", "--trainer.max_epochs=1"]) == 0
+    assert Path("lightning_logs/depth/three/v/result.json").is_file()
+
+
 def test_metrics_csv_has_a_row_an_epoch(finished):
     run = finished(*MLP)
     header, *rows = (run / "metrics.csv").read_text().splitlines()

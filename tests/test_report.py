@@ -156,6 +156,9 @@ def test_a_report_of_a_tested_run_is_of_its_test_images(runs, capsys):
     ):
         assert words in page.text, words
     assert "class_path: cifar_lightning.models.CNNClassifier" in page.text
+    table = (runs / "cnn/v/report/report.md").read_text().partition("share of the time, % |")[2].splitlines()[2:8]
+    *layers, everything = [float(line.strip("| ").rpartition("|")[2]) for line in table if line.startswith("|")]
+    assert sum(layers) == pytest.approx(100, abs=0.3) == everything
 
 
 def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypatch):

@@ -189,6 +189,8 @@ def test_combinations_that_come_to_the_same_settings():
     sweep = small(axes=[points])  # the default optimizer has a momentum of 0.9, and SGD that says nothing keeps it
     with pytest.raises(ValueError, match=r"momentum,seed=0-\w+: same settings as plain,seed=0-"):
         check_runs(sweep, expand(sweep))
+    with pytest.raises(ValueError, match=r"plain,seed=0-\w+: same settings as momentum,seed=0-"):
+        check_runs(sweep, expand(small(axes=[points[::-1]])))
     points[0]["model.optimizer.momentum"] = 0
     points[0]["model.optimizer.nesterov"] = False
     assert len(check_runs(sweep, expand(sweep), estimate=False)) == 2

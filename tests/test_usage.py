@@ -195,6 +195,8 @@ def test_arguments_that_a_function_passes_on_reach_it(tmp_path, monkeypatch):
         "def make(width: int = 4, **kwargs) -> nn.Module:\n"
         "    args = dict(kwargs)\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, width), nn.Linear(width, args['num_classes']))\n"
+        "def plain(num_classes: int = 3) -> nn.Module:\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     options = (
@@ -207,4 +209,7 @@ def test_arguments_that_a_function_passes_on_reach_it(tmp_path, monkeypatch):
     (tmp_path / "net.yaml").write_text(
         "model: {net: {class_path: maker.make, init_args: {num_classes: 10, width: 3}}}\n"
     )
-    assert main(["fit", "--config", str(tmp_path / "net.yaml"), "--allow", "maker", *options]) == 0
+    config = ("--config", str(tmp_path / "net.yaml"), "--allow", "maker")
+    assert main(["fit", *config, *options]) == 0
+    # The last network that is named counts.
+    assert main(["fit", *config, "--model.net", "maker.plain", "--model.net.num_classes", "10", *options]) == 0
