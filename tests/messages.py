@@ -117,6 +117,7 @@ SECTIONS: dict[str, list[Mistake]] = {
     "Classes": [
         typed("fit", "Expected a network", "`--config configs/mlp.yaml`", "`--model MLPClassifier`"),
         typed("fit --model.net.widths [32] --model MLPClassifier", "Expected a network before its options"),
+        typed("fit --model.net.help torchvision.models.resnet18", "Expected a class after `--model.net.help`"),
         typed("fit --model CNNClasifier", "MLPClassifier", "Did you mean `CNNClassifier`?"),
         typed("fit --model AdamW", "a model class", "got AdamW."),
         typed(f"{FIT} --model.optimizer Nope", "an optimizer class such as torch.optim.AdamW, got Nope."),

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cifar_lightning.private import actions_of
 from cifar_lightning.usage.check import NO_NETWORK, OptionCheck
 from cifar_lightning.usage.config_files import Keys, UsageError, parse_config, read_text
-from cifar_lightning.usage.items import Config, Given, given_options, joined
+from cifar_lightning.usage.items import Config, Given, given_options, joined, shown
 from cifar_lightning.usage.typehints import options_of, passes_on
 
 __all__ = ["PARSER_ERRORS", "Parser", "explain_config", "in_short", "parse_line"]
@@ -72,6 +72,12 @@ def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
     except PARSER_ERRORS as error:
         for place, item in enumerate(items):
             check.check(configs.get(place, item))
+        helped = next((item for item in items if item.option.endswith(".help")), None)
+        if helped is not None and not check.problems:
+            check.problem(
+                f"Expected a class after `{helped.option}`, got {shown(helped.value)}. In Python, `help` shows the "
+                "arguments of a function."
+            )
         if not check.problems and not check.classes.get("model"):
             check.problem(NO_NETWORK)
         raise UsageError(joined(check.problems) or in_short(error)) from error
@@ -94,7 +100,8 @@ def with_passed_on(items: list[Given], configs: dict[int, Config]) -> tuple[list
     if not named:
         return items, configs
     for place, net in nets.items():
-        moved = [key for key in net.get("init_args") or {} if passes_on(named[-1], key)]
+        own = str(net.get("class_path", named[-1]))
+        moved = [key for key in net.get("init_args") or {} if passes_on(own, key)]
         if moved:
             net.setdefault("dict_kwargs", Keys()).update({key: net["init_args"].pop(key) for key in moved})
             text = yaml.safe_dump(json.loads(json.dumps(configs[place].keys)), sort_keys=False)
