@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import CNN, DRAWING, MLP, fit
 from torch import nn
@@ -119,6 +120,12 @@ class Headless(nn.Module):
 
     def forward(self, images):
         return (images @ self.mix).mean((1, 2))
+
+
+def test_the_confusion_matrix_has_true_classes_in_its_rows():
+    shown = evaluated(Headless())
+    expected = confusion_matrix(shown.labels, shown.logits.argmax(1), labels=range(10))
+    assert shown.confusion.tolist() == expected.tolist()
 
 
 def test_what_a_network_does_not_have_is_a_reason():
