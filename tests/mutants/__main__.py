@@ -32,7 +32,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PACKAGE = "cifar_lightning"
 FAULT = re.compile(r"^(?P<name>\S+) \((?P<modules>[^)]+)\): (?P<what>.+)\n- (?P<old>.+)\n\+ (?P<new>.+)$", re.M)
-FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+)", re.M)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", re.M)
 NO_IMPORT = "tests/conftest.py"
 """What fails when the package cannot be imported."""
 
