@@ -213,3 +213,5 @@ def test_arguments_that_a_function_passes_on_reach_it(tmp_path, monkeypatch):
     assert main(["fit", *config, *options]) == 0
     # The last network that is named counts.
     assert main(["fit", *config, "--model.net", "maker.plain", "--model.net.num_classes", "10", *options]) == 0
+    (tmp_path / "net.yaml").write_text("model: {net: {class_path: maker.plain, init_args: {num_classes: 10}}}\n")
+    assert main(["fit", *config, "--model.net", "maker.make", "--model.net.num_classes", "10", *options]) == 0
