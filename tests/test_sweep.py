@@ -152,7 +152,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path):
     out = finish(start(tmp_path, "--dry-run"))
     assert "4 runs, 0 of them done, about" in out
     lines = [line.split() for line in out.splitlines() if line.startswith(("MLP", "CNN"))]
-    assert [line[:3] for line in lines][:2] == [["MLP,lr=0.02", "2", "98,698"], ["CNN,lr=0.02", "2", "20,394"]]
+    assert [line[:3] for line in lines][:2] == [["MLP,lr=0.02", "2", "98,698"], ["CNN,lr=0.02", "2", "1,576"]]
     assert all(float(line[4].replace(",", "")) >= 0 for line in lines)
     assert not list(tmp_path.iterdir())
 
