@@ -10,9 +10,14 @@ from typing import Any
 __all__ = ["CHANGES_NO_NUMBER", "is_setting", "short_text"]
 
 CHANGES_NO_NUMBER = (
+    "checkpoint.auto_insert_metric_name",
     "checkpoint.dirpath",
+    "checkpoint.enable_version_counter",
     "checkpoint.filename",
     "checkpoint.save_last",
+    "checkpoint.save_on_exception",
+    "checkpoint.save_top_k",
+    "checkpoint.save_weights_only",
     "checkpoint.verbose",
     "checkpoint_every_n_steps",
     "data.download",
