@@ -104,7 +104,7 @@ def test_a_process_that_the_system_kills_is_missed():
         assert process.returncode == 2, said
         assert "Traceback" not in said
         assert "error: Lost contact with another process" in said
-        assert f"fit --run {run}" in said
+        assert f"Continue with: fit --run {run}" in said
         assert json.loads((run / "result.json").read_text())["status"] == "failed"
     finish(start("fit", "--run", run))
     finish(fit("cnn-two-processes", "whole", "--trainer.max_epochs=30"))
