@@ -254,6 +254,13 @@ def test_evaluation_does_not_touch_the_network(make_trainer, data):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_the_network_is_checked_where_it_lies():
+    """In `setup` Lightning says the device of the training, before it moves the network there."""
+    model = CNNClassifier(CNN([8]))
+    model._device = torch.device("meta")
+    model.check_net([24])
+
+
 # Compilation and checkpoints.
 
 

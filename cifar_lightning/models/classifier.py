@@ -132,8 +132,9 @@ class ImageClassifier(ScheduledModule):
         """
         with introspection.undisturbed(self.net):
             for size in sorted({32, *image_sizes}, reverse=True):
-                # Neither blank nor alike: a network may divide by the deviation of an image or of a batch.
-                pixels = torch.arange(2 * 3 * size * size, device=self.device) * 37 % 251
+                # Neither blank nor alike: a network may divide by the deviation of an image or of a batch. In `setup`
+                # Lightning already names the device of the training, and the network is not there yet.
+                pixels = torch.arange(2 * 3 * size * size, device=self.mean.device) * 37 % 251
                 images = self.normalize(pixels.to(torch.uint8).view(2, 3, size, size))
                 for is_training in (True, False):
                     self.net.train(is_training)
