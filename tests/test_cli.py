@@ -181,10 +181,17 @@ def test_ckpt_path_last_and_best_mean_the_newest_run(finished):
 
 
 @pytest.mark.parametrize("option", ["enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"])
-def test_what_can_be_turned_off(option):
+def test_what_can_be_turned_off(option, capfd):
     run = fit(*MLP, f"--trainer.{option}=false")
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
-    assert (run / "checkpoints").exists() == (option != "enable_checkpointing")
+    said = "".join(capfd.readouterr())
+    there = {
+        "enable_progress_bar": "epoch 1/2" in said,
+        "enable_checkpointing": (run / "checkpoints").exists(),
+        "enable_model_summary": "Trainable params" in said,
+        "logger": bool([*run.glob("events.out.tfevents.*")]),
+    }
+    assert there == {name: name != option for name in there}, said
 
 
 def test_a_training_may_end_before_its_first_validation():
@@ -213,7 +220,8 @@ def test_help_has_a_sentence_for_every_option_of_the_project(command, capsys):
     text = capsys.readouterr().out
     options = [line.strip() for line in text[text.index("options:") :].splitlines()]
     starts = [i for i, line in enumerate(options) if line.startswith("--") and "CONFIG" not in line]
-    ours = ("--data.", "--figures.", "--seed", "--name", "--version", "--save_dir", "--run", "--ckpt_path")
+    ours = ("--data.", "--figures.", "--layers.", "--seed", "--name", "--version", "--save_dir", "--run", "--ckpt_path")
+    ours += ("--finite.", "--checkpoint.", "--checkpoint_every_n_steps", "--early_stopping.", "--test")
     checked = 0
     for i in starts:
         if options[i].startswith(ours):
@@ -253,9 +261,16 @@ def test_compiled_training_gives_a_portable_checkpoint():
     assert main(["test", "--run", str(run), "--model.compile=false"]) == 0
 
 
-def test_bf16_mixed_trains_on_the_cpu():
-    run = fit(*CNN, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1")
-    assert json.loads((run / "result.json").read_text())["fit"]["precision"] == "bf16-mixed"
+def test_bf16_mixed_rounds_the_steps_and_keeps_the_weights_in_float32():
+    weights = {}
+    for precision in ("32-true", "bf16-mixed"):
+        run = fit(*CNN, f"--trainer.precision={precision}", "--trainer.max_steps=1", f"--version={precision}")
+        assert json.loads((run / "result.json").read_text())["fit"]["precision"] == precision
+        weights[precision] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    full, mixed = weights.values()
+    assert {value.dtype for value in mixed.values()} == {value.dtype for value in full.values()}
+    assert any(not torch.equal(value, mixed[name]) for name, value in full.items())
+    torch.testing.assert_close(mixed, full, rtol=0, atol=0.02)
 
 
 def test_gradient_clipping_bounds_the_update():

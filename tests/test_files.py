@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,24 +80,3 @@ def test_text_that_cannot_be_encoded_leaves_the_old_file_alone(tmp_path):
         write_text_atomic(path, "x" * 100_000 + "\ud800")
     assert os.listdir(tmp_path) == ["file.txt"]
     assert path.read_text() == "old"
-
-
-def test_readers_never_see_half_a_file(tmp_path):
-    path = tmp_path / "file.txt"
-    texts = ("a" * 300_000, "b" * 300_000)
-    write_text_atomic(path, texts[0])
-    seen = []
-
-    def read() -> None:
-        while not done.is_set():
-            seen.append(path.read_text() in texts)
-
-    done = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        reader = pool.submit(read)
-        for i in range(20):
-            write_text_atomic(path, texts[i % 2])
-        done.set()
-        reader.result()
-    assert seen
-    assert all(seen)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_lightning.data.split import ImageSet, content_fingerprint, stratified_indices
+from cifar_lightning.data.split import content_fingerprint, stratified_indices
 
 
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=200), share=st.floats(0, 1), seed=st.integers(0, 2**31))
@@ -72,7 +72,3 @@ def test_fingerprint_is_the_hash_of_the_bytes():
     other_images[2, 1, 5, 7] ^= 1
     other_labels[0] = 2
     assert len({expected, content_fingerprint(other_images, labels), content_fingerprint(images, other_labels)}) == 3
-
-
-def test_length_is_the_number_of_images():
-    assert len(ImageSet(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.long), "")) == 3
