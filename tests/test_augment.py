@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_lightning.data.augment import (
-    CUTOUT_FILL,
+    MEAN_COLOUR,
     Augmentation,
     StandardAugmentation,
     apply_draws,
@@ -44,7 +44,7 @@ def cut_pixel_by_pixel(image: np.ndarray, row: int, col: int, side: int) -> np.n
     for i in range(row - side // 2, row - side // 2 + side):
         for j in range(col - side // 2, col - side // 2 + side):
             if 0 <= i < image.shape[1] and 0 <= j < image.shape[2]:
-                out[:, i, j] = CUTOUT_FILL
+                out[:, i, j] = MEAN_COLOUR
     return out
 
 
@@ -225,11 +225,11 @@ def test_a_hole_is_clipped_at_the_border(row, col, rows, cols):
     expected = torch.zeros(32, 32, dtype=torch.bool)
     expected[slice(*rows), slice(*cols)] = True
     assert torch.equal(painted, expected)
-    assert out[0, :, row, col].tolist() == list(CUTOUT_FILL)
+    assert out[0, :, row, col].tolist() == list(MEAN_COLOUR)
 
 
 def test_the_fill_is_zero_after_normalisation():
-    assert tuple(round(255 * mean) for mean in CIFAR10_MEAN) == CUTOUT_FILL
+    assert tuple(round(255 * mean) for mean in CIFAR10_MEAN) == MEAN_COLOUR
 
 
 def test_rows_of_draws_belong_to_their_images():

@@ -197,9 +197,6 @@ def test_each_epoch_has_its_size():
         assert {tuple(batch.images.shape[1:]) for batch in loader} == {(3, size, size)}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="alternating flips alternate by place in the epoch, and the order is new in each"
-)
 def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
     images, labels = random_split(60)
     loader = BatchLoader(images, labels, 16, augmentations=[StandardAugmentation("alternating")], shuffle=True)

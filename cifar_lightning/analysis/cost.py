@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,14 +17,53 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.analysis.activations import evaluating
 
-__all__ = ["LayerCost", "StepTime", "depth", "flops_per_image", "layer_costs", "time_steps"]
+__all__ = [
+    "LayerCost",
+    "StepTime",
+    "depth",
+    "executed_flops_per_image",
+    "flops_per_image",
+    "layer_costs",
+    "time_steps",
+]
 
 
-def flops_per_image(net: nn.Module) -> int:
-    """Return the floating-point operations of a forward pass of one image; a multiply-add counts as two."""
-    image = next(net.parameters()).new_zeros(1, 3, 32, 32)
+def flops_per_image(net: nn.Module, size: int = 32) -> int:
+    """Return the floating-point operations of a forward pass of one image; a multiply-add counts as two.
+
+    A training step is counted as three times as many: backward multiplies each layer's gradient with its weights and
+    with its inputs.
+
+    Args:
+        net: from images to logits.
+        size: side of the image in pixels.
+    """
+    image = next(net.parameters()).new_zeros(1, 3, size, size)
     with evaluating(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net.forward(image)  # not the compiled call, which hides its operations
+    return counter.get_total_flops()
+
+
+def executed_flops_per_image(net: nn.Module, size: int, trained: Collection[nn.Parameter]) -> int:
+    """Return the floating-point operations of a forward and a backward pass that are computed for one image.
+
+    Below the first parameter that is trained there is no backward pass, and the others need no gradient of their own.
+
+    Args:
+        net: from images to logits.
+        size: side of the image in pixels.
+        trained: parameters that are trained.
+    """
+    image = next(net.parameters()).new_zeros(1, 3, size, size)
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in net.parameters()]
+    try:
+        for parameter, _, _ in before:
+            parameter.requires_grad_(parameter in trained).grad = None
+        with evaluating(net), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+            net.forward(image).sum().backward()
+    finally:
+        for parameter, needs_gradient, gradient in before:
+            parameter.requires_grad_(needs_gradient).grad = gradient
     return counter.get_total_flops()
 
 

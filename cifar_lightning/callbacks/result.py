@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from cifar_lightning import environment
-from cifar_lightning.analysis.cost import depth, flops_per_image
+from cifar_lightning.analysis.cost import depth, executed_flops_per_image, flops_per_image
 from cifar_lightning.callbacks.ending import Ending, ending, epochs_processed
 from cifar_lightning.callbacks.finite import NotFiniteError
 from cifar_lightning.callbacks.timing import Timing
@@ -53,7 +54,7 @@ class RunResult(Callback):
         self.continues = continues
         self.timing = timing
         self._recorded = False
-        self._first_epoch = 0
+        self._first_epoch = self._depth = 0
 
     def _write(self, trainer: Trainer, model: ImageClassifier, stage: str, entry: dict[str, Any], **top: Any) -> None:
         if not trainer.is_global_zero:
@@ -76,7 +77,7 @@ class RunResult(Callback):
             **top,
             params=sum(p.numel() for p in model.parameters()),
             flops_per_image=flops_per_image(model.net),
-            depth=depth(model.net),
+            depth=self._depth or depth(model.net),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
             **({} if stage != "fit" and "fit" in seen else self._made_with()),
             started=seen.get("started") or self._started_at,
@@ -100,6 +101,7 @@ class RunResult(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Write the configuration of a new run."""
         self._first_epoch = trainer.current_epoch
+        self._depth = depth(pl_module.net)  # before parts are frozen
         if not self.continues:
             self._write_config(trainer)
 
@@ -127,10 +129,23 @@ class RunResult(Callback):
             "steps": trainer.global_step,
             "resumed_from_epoch": self._first_epoch or None,
             "best": _best(trainer),
+            **self._flops(trainer, pl_module),
             "skipped_steps": sum(getattr(callback, "skipped_steps", 0) for callback in everyone),
         }
         about = {"status": found.status, "stopped_by": found.stopped_by, "error": None, "diverged": None}
         self._write(trainer, pl_module, "fit", entry, **about)
+
+    def _flops(self, trainer: Trainer, model: ImageClassifier) -> dict[str, int]:
+        """Return the FLOPs of the training: three forward passes an image, and those that were executed."""
+        groups = trainer.optimizers[0].param_groups
+        counted = executed = 0
+        for (size, step), images in self.timing.trained.items():
+            # Several processes compute the gradients of frozen parts.
+            frozen_from = step if trainer.world_size == 1 else 0
+            trained = {p for g in groups if g.get("freeze_step", math.inf) > frozen_from for p in g["params"]}
+            counted += images * trainer.world_size * 3 * flops_per_image(model.net, size)
+            executed += images * trainer.world_size * executed_flops_per_image(model.net, size, trained)
+        return {"training_flops": counted, "executed_flops": executed}
 
     def on_exception(self, trainer: Trainer, pl_module: ImageClassifier, exception: BaseException) -> None:
         """Record an error or a stop. A continued training that has saved nothing changes nothing."""

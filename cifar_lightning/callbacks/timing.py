@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cifar_lightning.data.loader import Batch
 
-__all__ = ["Timing"]
+__all__ = ["Timing", "frozen_at"]
+
+
+def frozen_at(module: LightningModule) -> int:
+    """Return the step at which the last part of a network that is no longer trained was frozen, or 0."""
+    steps = getattr(module, "freeze_steps", {}).values()
+    return max((step for step in steps if step <= module.trainer.global_step), default=0)
 
 
 class Timing(Callback):
@@ -23,13 +30,16 @@ class Timing(Callback):
 
     Attributes:
         images: Images of the stage so far, in this process.
+        trained: Images of the training so far, in this process and before it was interrupted, by their side in pixels
+            and the optimizer step at which the last part of the network that is no longer trained was frozen, or 0.
     """
 
     def __init__(self) -> None:
         self.images = 0
+        self.trained: Counter[tuple[int, int]] = Counter()
         self._stage_start = 0.0
         self._epoch_start = 0.0
-        self._images_before_epoch = 0
+        self._images_before_epoch = self._frozen_at = 0
 
     @property
     def stage_seconds(self) -> float | None:
@@ -58,11 +68,16 @@ class Timing(Callback):
         """Start the clock of the epoch."""
         self._start_epoch()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note which parts of the network the step does not train."""
+        self._frozen_at = frozen_at(pl_module)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the images of the batch, and log the rate after the last batch of the epoch."""
         self.images += len(batch.labels)
+        self.trained[batch.images.shape[-1], self._frozen_at] += len(batch.labels)
         if trainer.is_last_batch:
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -89,3 +104,11 @@ class Timing(Callback):
 
     on_validation_start = on_test_start = on_evaluation_start
     on_validation_batch_end = on_test_batch_end = on_evaluation_batch_end
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images that the training has seen."""
+        return {"trained": [[*key, count] for key, count in self.trained.items()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting the images of a training that was interrupted."""
+        self.trained = Counter({(size, step): count for size, step, count in state_dict["trained"]})

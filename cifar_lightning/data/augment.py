@@ -33,8 +33,8 @@ __all__ = [
 
 Flip = bool | Literal["alternating"]
 
-CUTOUT_FILL = (125, 123, 114)
-"""Cutout paints the mean colour of the CIFAR-10 training images: zero after normalisation."""
+MEAN_COLOUR = (125, 123, 114)
+"""Of the CIFAR-10 training images: zero after normalisation. Cutout paints it, and contrast is the distance from it."""
 
 
 class Augmentation(ABC):
@@ -90,16 +90,19 @@ class Augmentation(ABC):
 
 
 class StandardAugmentation(Augmentation):
-    """Flips, translations, rotations, zooms and cutouts, each by one number in the recipes.
+    """Flips, translations, rotations, zooms, changes of tone and cutouts, each by one number in the recipes.
 
     Args:
-        flip: mirror a random half of the images left to right, drawn anew in each epoch (True), or drawn in even epochs
-            with the other rows mirrored in odd ones ("alternating"; Jordan 2024, arXiv 2404.00498).
+        flip: mirror a random half of the images left to right, drawn anew in each epoch (True), or drawn once, with the
+            other half mirrored in odd epochs ("alternating"; Jordan 2024, arXiv 2404.00498).
         translate_px: largest shift in each direction in pixels, with reflection at the border; 0 is off.
         cutout_px: side of the square cut out of each image, in pixels; 0 is off. The centre is anywhere in the image,
             so the square may extend beyond it (DeVries and Taylor 2017, arXiv 1708.04552).
         rotate_degrees: largest angle to rotate each image by, either way, with reflection at the border; 0 is off.
         zoom_percent: largest change of size of each image in percent: by 25, from 1 / 1.25 to 1.25 times; 0 is off.
+        brightness_percent: largest value added to all pixels of an image, either way, in percent of 255; 0 is off.
+        contrast_percent: largest change of the distance of all pixels of an image from the mean colour of the training
+            images, in percent: by 10, from 0.9 to 1.1 times; 0 is off.
     """
 
     def __init__(
@@ -109,12 +112,16 @@ class StandardAugmentation(Augmentation):
         cutout_px: int = 0,
         rotate_degrees: float = 0.0,
         zoom_percent: float = 0.0,
+        brightness_percent: float = 0.0,
+        contrast_percent: float = 0.0,
     ) -> None:
         self.flip = flip
         self.translate_px = translate_px
         self.cutout_px = cutout_px
         self.rotate_degrees = rotate_degrees
         self.zoom_percent = zoom_percent
+        self.brightness_percent = brightness_percent
+        self.contrast_percent = contrast_percent
 
     def problems(self, size: int = 32) -> list[str]:
         """Return what is wrong with the options for images of `size` x `size` pixels; empty if they are valid."""
@@ -127,6 +134,10 @@ class StandardAugmentation(Augmentation):
             found.append(f"Expected `data.rotate_degrees` in [0, 180] degrees, got {self.rotate_degrees}.")
         if not 0 <= self.zoom_percent <= 100:
             found.append(f"Expected `data.zoom_percent` in [0, 100] percent, got {self.zoom_percent}.")
+        if not 0 <= self.brightness_percent <= 100:
+            found.append(f"Expected `data.brightness_percent` in [0, 100] percent, got {self.brightness_percent}.")
+        if not 0 <= self.contrast_percent <= 100:
+            found.append(f"Expected `data.contrast_percent` in [0, 100] percent, got {self.contrast_percent}.")
         return found
 
     def draw(self, indices: Tensor, rng: torch.Generator, epoch: int = 0) -> dict[str, Tensor]:
@@ -135,7 +146,8 @@ class StandardAugmentation(Augmentation):
         Returns:
             `flip`: bool (N,), mirror left to right. `shift`: int64 (N, 2), rows down and columns right in pixels.
             `hole`: int64 (N, 2), row and column of the centre of the square to cut out. `warp`: float (N, 2), angle in
-            degrees counterclockwise, uniform, and factor of size, whose logarithm is uniform.
+            degrees counterclockwise, uniform, and factor of size, whose logarithm is uniform. `tone`: float (N, 2),
+            grey levels to add and factor on the distance from the mean colour, both uniform.
         """
         n, t, drawn = len(indices), self.translate_px, {}
         if self.flip:
@@ -147,14 +159,18 @@ class StandardAugmentation(Augmentation):
         if self.rotate_degrees or self.zoom_percent:
             angle, zoom = torch.rand(2, n, generator=rng) * 2 - 1
             drawn["warp"] = torch.stack([angle * self.rotate_degrees, (1 + self.zoom_percent / 100) ** zoom], dim=1)
+        if self.brightness_percent or self.contrast_percent:
+            brightness, contrast = torch.rand(2, n, generator=rng) * 2 - 1
+            levels, factor = brightness * self.brightness_percent * 2.55, 1 + contrast * self.contrast_percent / 100
+            drawn["tone"] = torch.stack([levels, factor], dim=1)
         return drawn
 
     def draw_epoch(self, indices: Tensor, seed: int, epoch: int) -> dict[str, Tensor]:
         """Draw the parameters of all images of an epoch."""
         drawn = self.draw(indices, generator("augment", seed, epoch), epoch)
         if self.flip == "alternating":
-            # Row i is the i-th image of the epoch: with a new order in each epoch, places alternate and not images.
-            drawn["flip"] = (torch.rand(len(indices), generator=generator("flip", seed)) < 0.5) ^ bool(epoch % 2)
+            half = torch.rand(len(indices), generator=generator("flip", seed)) < 0.5
+            drawn["flip"] = half[indices] ^ bool(epoch % 2)
         return drawn
 
     def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
@@ -163,6 +179,8 @@ class StandardAugmentation(Augmentation):
             images = warp(images, drawn["warp"][:, 0], drawn["warp"][:, 1])
         if "flip" in drawn or "shift" in drawn:
             images = flip_translate(images, drawn.get("flip"), drawn.get("shift"))
+        if "tone" in drawn:
+            images = retone(images, drawn["tone"][:, 0], drawn["tone"][:, 1])
         if "hole" in drawn:
             images = cutout(images, drawn["hole"], self.cutout_px)
         return images
@@ -264,6 +282,23 @@ def reflect(index: Tensor, size: int) -> Tensor:
     return torch.minimum(index, 2 * (size - 1) - index)
 
 
+def retone(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Change brightness and contrast of each image on its own.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        brightness: float (B,), grey levels that are added.
+        contrast: float (B,), factor on the distance from the mean colour, after that.
+
+    Returns:
+        uint8 (B, 3, H, W), cut off at 0 and 255.
+    """
+    changed = images.to(contrast.dtype).mul_(contrast[:, None, None, None])
+    for channel, value in enumerate(MEAN_COLOUR):
+        changed[:, channel].add_((value + (brightness - value) * contrast)[:, None, None])
+    return changed.round_().clamp_(0, 255).to(torch.uint8)
+
+
 def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
     """Paint one square of each image with the mean colour.
 
@@ -279,7 +314,7 @@ def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
     hole = ((rows >= 0) & (rows < side_px))[:, :, None] & ((cols >= 0) & (cols < side_px))[:, None, :]
     hole = hole.to(images.dtype)  # arithmetic is twice as fast on a CPU as filling by a mask
     painted = images * (1 - hole)[:, None]
-    for channel, value in enumerate(CUTOUT_FILL):
+    for channel, value in enumerate(MEAN_COLOUR):
         painted[:, channel].add_(hole, alpha=value)
     return painted
 

@@ -53,11 +53,13 @@ class CIFAR10DataModule(LightningDataModule):
             run, so that runs with different seeds are compared on the same images.
         train_size: Train on only this many of the remaining images, the same share of every class; null for all.
         flip: Mirror half of the training images left to right: true draws them anew in each epoch, "alternating"
-            mirrors the other places of the order in odd epochs, false mirrors none.
+            mirrors one half in even and the other in odd epochs, false mirrors none.
         translate_px: Shift each training image by up to this many pixels each way, reflected at the border; 0 is off.
         cutout_px: Side of the square cut out of each training image, in pixels; 0 is off.
         rotate_degrees: Rotate each training image by up to this angle either way, reflected at the border; 0 is off.
         zoom_percent: Enlarge or shrink each training image by up to this share of its size; 0 is off.
+        brightness_percent: Brighten or darken each training image by up to this share of 255 levels; 0 is off.
+        contrast_percent: Raise or lower the contrast of each training image by up to this share; 0 is off.
         augmentations: Further augmentations, applied after these: classes that extend
             `cifar_lightning.data.augment.Augmentation`.
         image_sizes: Side in pixels of the training images from the first epoch to the last, spread evenly over them:
@@ -86,6 +88,8 @@ class CIFAR10DataModule(LightningDataModule):
         cutout_px: int = 0,
         rotate_degrees: float = 0.0,
         zoom_percent: float = 0.0,
+        brightness_percent: float = 0.0,
+        contrast_percent: float = 0.0,
         augmentations: list[Augmentation] | None = None,
         image_sizes: list[int] | None = None,
         synthetic_train: int = 10_000,
@@ -102,7 +106,9 @@ class CIFAR10DataModule(LightningDataModule):
         self.val_size = val_size
         self.split_seed = split_seed
         self.train_size = train_size
-        self.standard = StandardAugmentation(flip, translate_px, cutout_px, rotate_degrees, zoom_percent)
+        self.standard = StandardAugmentation(
+            flip, translate_px, cutout_px, rotate_degrees, zoom_percent, brightness_percent, contrast_percent
+        )
         self.augmentations: list[Augmentation] = [self.standard, *(augmentations or [])]
         self.image_sizes = image_sizes or []
         self.synthetic_sizes: dict[SourceSplit, int] = {"train": synthetic_train, "test": synthetic_test}

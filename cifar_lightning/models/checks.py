@@ -23,11 +23,27 @@ def argument_problems(model: ImageClassifier) -> list[str]:
     problems = loss_problems(model)
     if not 0 <= model.label_smoothing < 1:
         problems.append(f"Expected `model.label_smoothing` in [0, 1), got {model.label_smoothing}.")
-    if not (model.warmup_epochs >= 0 and math.isfinite(model.warmup_epochs)):
-        problems.append(f"Expected `model.warmup_epochs` to be at least 0 epochs, got {model.warmup_epochs}.")
+    for name in ("warmup_epochs", "cooldown_epochs"):
+        if not (getattr(model, name) >= 0 and math.isfinite(getattr(model, name))):
+            problems.append(f"Expected `model.{name}` to be at least 0 epochs, got {getattr(model, name)}.")
     if not 0 <= model.final_lr_ratio <= 1:
         problems.append(f"Expected `model.final_lr_ratio` in [0, 1], got {model.final_lr_ratio}.")
-    return problems + schedule_problems(model)
+    return problems + freeze_problems(model) + schedule_problems(model)
+
+
+def freeze_problems(model: ImageClassifier) -> list[str]:
+    """Return what is wrong with the parts that are no longer trained from some epoch on."""
+    problems = []
+    parts = [name for name, module in model.net.named_modules() if name and any(True for _ in module.parameters())]
+    for part, epoch in model.freeze_epochs.items():
+        if part not in parts:
+            problems.append(
+                "Expected `model.freeze_epochs` to name parts of the network, of "
+                f"{', '.join(parts[:5])} and others, got {part}."
+            )
+        if not (epoch > 0 and math.isfinite(epoch)):
+            problems.append(f"Expected an epoch above 0 for {part} in `model.freeze_epochs`, got {epoch}.")
+    return problems
 
 
 def loss_problems(model: ImageClassifier) -> list[str]:
@@ -55,17 +71,21 @@ def schedule_problems(model: ImageClassifier) -> list[str]:
         )
     if isinstance(schedule, str) and model.schedule_args:
         problems.append(f"Expected `model.schedule` to be a class for `model.schedule_args`, got {schedule}.")
-    if not isinstance(schedule, str) and (model.warmup_epochs or model.final_lr_ratio):
+    by_name = {
+        name: getattr(model, name) for name in ("warmup_epochs", "cooldown_epochs", "final_lr_ratio", "freeze_epochs")
+    }
+    if not isinstance(schedule, str) and any(by_name.values()):
+        set_ones = {name: value for name, value in by_name.items() if value}
         problems.append(
-            f"Expected `model.warmup_epochs` and `model.final_lr_ratio` 0 with the class {schedule.__name__} for "
-            f"`model.schedule`, got {model.warmup_epochs} and {model.final_lr_ratio}. Use `model.schedule_args`."
+            f"Expected no {', '.join(f'`model.{name}`' for name in set_ones)} with the class {schedule.__name__} for "
+            f"`model.schedule`, got {', '.join(map(str, set_ones.values()))}. Use `model.schedule_args`."
         )
     try:
         optimizer = model.optimizer([nn.Parameter(torch.zeros(2, 2))])
     except (TypeError, ValueError) as error:
         return [*problems, f"Expected valid arguments in `model.optimizer`, got: {error}."]
     try:
-        make_scheduler(optimizer, schedule, 1000, 0, 0.0, model.schedule_args)
+        make_scheduler(optimizer, schedule, 1000, 0, 0, 0.0, model.schedule_args)
     except ValueError as error:
         problems.append(str(error))
     return problems

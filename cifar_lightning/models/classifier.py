@@ -42,7 +42,11 @@ class ImageClassifier(ScheduledModule):
         schedule_args: Arguments of a scheduler class. Its length (`total_steps`, `total_iters` or `T_max`) defaults to
             the steps of the training, and its `max_lr` to the learning rate of the optimizer.
         warmup_epochs: Epochs over which the learning rate rises to its peak; a fraction is allowed.
+        cooldown_epochs: Epochs at the end that keep the final learning rate; a fraction is allowed.
         final_lr_ratio: Learning rate at the end of training as a fraction of its peak.
+        freeze_epochs: Parts of the network and the epochs after which each is no longer trained, such as
+            {stages.0: 6.5}. Its learning rate falls to 0 until then, and later no gradients are computed for it
+            (FreezeOut, Brock et al. 2017, arXiv 1706.04983).
         loss: The loss from logits (B, 10) and labels (B,), the mean over images, such as torch.nn.MultiMarginLoss.
             Default: the cross-entropy with `label_smoothing`.
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1).
@@ -65,7 +69,9 @@ class ImageClassifier(ScheduledModule):
         schedule: ScheduleName | type[LRScheduler] = "linear",
         schedule_args: dict[str, Any] | None = None,
         warmup_epochs: float = 0.0,
+        cooldown_epochs: float = 0.0,
         final_lr_ratio: float = 0.0,
+        freeze_epochs: dict[str, float] | None = None,
         loss: nn.Module | None = None,
         label_smoothing: float = 0.0,
         tta: TTAName = "none",
@@ -73,7 +79,16 @@ class ImageClassifier(ScheduledModule):
         compile: bool = False,
     ) -> None:
         placed = net.to(memory_format=torch.channels_last) if channels_last else net
-        super().__init__(placed, optimizer, schedule, schedule_args or {}, warmup_epochs, final_lr_ratio)
+        super().__init__(
+            placed,
+            optimizer,
+            schedule,
+            schedule_args or {},
+            warmup_epochs,
+            cooldown_epochs,
+            final_lr_ratio,
+            freeze_epochs or {},
+        )
         self.label_smoothing = label_smoothing
         smoothed = partial(F.cross_entropy, label_smoothing=label_smoothing)
         self.loss: Callable[[Tensor, Tensor], Tensor] = smoothed if loss is None else loss
@@ -185,6 +200,7 @@ class ImageClassifier(ScheduledModule):
         """
         if batch_idx == 0:
             check_batch(batch)
+        super().on_train_batch_start(batch, batch_idx)
         loader = self.trainer.train_dataloader
         self._weight = loader.weight(batch_idx) if isinstance(loader, BatchLoader) else 1.0
 

@@ -78,6 +78,7 @@ class CNN(nn.Module):
             the linear layer stable at high learning rates (airbench94 takes 1/9).
         whiten_px: Side in pixels of the patches that a fixed first layer whitens, computed from the training images;
             0 for no such layer.
+        whiten_bias: Train a bias of that layer. Backward then has to reach it, which `model.freeze_epochs` can end.
         dirac: Start each convolution with the identity on as many channels as it can pass on.
         norm_momentum: Weight of the newest batch in the statistics that batch normalisation evaluates with.
         norm_scale: Train the scales of batch normalisation, or leave them at 1.
@@ -99,6 +100,7 @@ class CNN(nn.Module):
         dropout: float = 0.0,
         logit_scale: float = 0.125,
         whiten_px: int = 0,
+        whiten_bias: bool = False,
         dirac: bool = False,
         norm_momentum: float = 0.1,
         norm_scale: bool = True,
@@ -121,6 +123,7 @@ class CNN(nn.Module):
             f"`model.net.dropout` in [0, 1), got {dropout}.": 0 <= dropout < 1,
             f"`model.net.logit_scale` above 0, got {logit_scale}.": logit_scale > 0,
             f"`model.net.whiten_px` in [0, 5] pixels, got {whiten_px}.": 0 <= whiten_px <= 5,
+            "`model.net.whiten_px` above 0 for `model.net.whiten_bias`, got 0.": whiten_px != 0 or not whiten_bias,
             f"`model.net.norm_momentum` in (0, 1], got {norm_momentum}.": 0 < norm_momentum <= 1,
         }
         if problems := [f"Expected {text}" for text, is_met in requirements.items() if not is_met]:
@@ -129,8 +132,11 @@ class CNN(nn.Module):
         self.whiten = None
         fan_in = 3
         if whiten_px:
-            # Neither its weights nor a bias are trained, so backward stops before the largest activations.
-            layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, bias=False).requires_grad_(False)
+            # Its weights are not trained: without a bias, backward stops before the largest activations.
+            layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, bias=whiten_bias)
+            layer.weight.requires_grad_(False)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
             self.whiten = nn.Sequential(layer, ACTIVATIONS[activation]())
             fan_in = layer.out_channels
         make_stage = partial(

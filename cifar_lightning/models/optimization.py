@@ -38,7 +38,9 @@ class ScheduledModule(LightningModule):
         schedule: ScheduleName | type[LRScheduler],
         schedule_args: dict[str, Any],
         warmup_epochs: float,
+        cooldown_epochs: float,
         final_lr_ratio: float,
+        freeze_epochs: dict[str, float],
     ) -> None:
         super().__init__()
         self.net = net
@@ -46,8 +48,12 @@ class ScheduledModule(LightningModule):
         self.schedule = schedule
         self.schedule_args = schedule_args
         self.warmup_epochs = warmup_epochs
+        self.cooldown_epochs = cooldown_epochs
         self.final_lr_ratio = final_lr_ratio
-        self._total_steps = self._warmup_steps = 0
+        self.freeze_epochs = freeze_epochs
+        self._total_steps = self._warmup_steps = self._cooldown_steps = 0
+        self.freeze_steps: dict[str, int] = {}
+        """Optimizer steps after which parts of the network are no longer trained."""
         self.found_lr: float | None = None
         """Learning rate that `LearningRateFinder` has found."""
 
@@ -67,7 +73,7 @@ class ScheduledModule(LightningModule):
 
     def make_optimizer(self) -> Optimizer:
         """Return a new optimizer over weights, the head and biases."""
-        return self.optimizer(parameter_groups(self.net, introspection.head(self.net)))
+        return self.optimizer(parameter_groups(self.net, introspection.head(self.net), self.freeze_steps))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Make the optimizer over weights and biases, and the schedule, which acts at every step.
@@ -76,20 +82,20 @@ class ScheduledModule(LightningModule):
             ValueError: when the schedule does not fit the length of the training.
         """
         self.check_length(self.trainer)
-        optimizer = self.make_optimizer()
         self.trainer.fit_loop.setup_data()  # Lightning counts the batches of an epoch only where epochs are limited
         limits = [float(self.trainer.max_steps)] if self.trainer.max_steps > 0 else []
         if (epochs := self.trainer.max_epochs) not in (None, -1):
             limits.append(sum(optimizer_steps(self.trainer, epoch) for epoch in range(max(epochs, 1))))
         total = min(limits, default=math.inf)
         self._total_steps = int(total) if math.isfinite(total) else 0  # "constant" does not need it
-        warming = [optimizer_steps(self.trainer, epoch) for epoch in range(math.ceil(self.warmup_epochs))]
-        self._warmup_steps = round(self.warmup_epochs * statistics.fmean(warming or [0]))
+        self._warmup_steps, self._cooldown_steps = self._steps(self.warmup_epochs), self._steps(self.cooldown_epochs)
+        self.freeze_steps = {part: self._steps(epochs) for part, epochs in self.freeze_epochs.items()}
         if self._warmup_steps > self._total_steps > 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_only(logger.warning)(
                 f"The warm-up of {self.warmup_epochs:g} epochs is longer than the training: the learning rate never "
                 "reaches its peak."
             )
+        optimizer = self.make_optimizer()
         scheduler = self._make_scheduler(optimizer)
         if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < self._total_steps:
             raise ValueError(
@@ -98,8 +104,24 @@ class ScheduledModule(LightningModule):
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _steps(self, epochs: float) -> int:
+        """Return the optimizer steps of some epochs at the start of the training."""
+        counts = [optimizer_steps(self.trainer, epoch) for epoch in range(math.ceil(epochs))]
+        return round(epochs * statistics.fmean(counts or [0]))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Stop computing the gradients of parts that are no longer trained.
+
+        Where several processes exchange gradients, each waits for all of them: a learning rate of 0 has to do.
+        """
+        if self.freeze_steps and self.trainer.world_size == 1:
+            for group in self.trainer.optimizers[0].param_groups:
+                if group.get("freeze_step", math.inf) <= self.trainer.global_step:
+                    for parameter in group["params"]:
+                        parameter.requires_grad_(False).grad = None
+
     def _make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
-        steps = self._total_steps, self._warmup_steps
+        steps = self._total_steps, self._warmup_steps, self._cooldown_steps
         return make_scheduler(optimizer, self.schedule, *steps, self.final_lr_ratio, self.schedule_args)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,9 @@ ADDED = (nn.Embedding, nn.EmbeddingBag)
 MULTIPLIED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
 
 
-def parameter_groups(net: nn.Module, head: nn.Module | None = None) -> list[dict[str, Any]]:
+def parameter_groups(
+    net: nn.Module, head: nn.Module | None = None, freeze_steps: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
     """Return parameter groups for an optimizer: hidden weights, the weights of the head, and the rest.
 
     Weights are what inputs are multiplied with: the parameters of two or more dimensions of any module but a
@@ -25,19 +28,30 @@ def parameter_groups(net: nn.Module, head: nn.Module | None = None) -> list[dict
     Args:
         net: the network.
         head: the module in it that turns features into logits; None where no such module does.
+        freeze_steps: names of parts of the network, and the optimizer steps after which each is no longer trained.
 
     Returns:
-        The groups "weights", "head" and, with `weight_decay` 0, "biases"; one without parameters is left out.
+        The groups "weights", "head" and, with `weight_decay` 0, "biases"; one without parameters is left out. The
+        parameters of a part that freezes are in groups of their own, of the same names, with the key "freeze_step".
     """
     of_head = set(head.parameters(recurse=False)) if head is not None else set()
     owners = {p: module for module in net.modules() for p in module.parameters(recurse=False)}
-    groups: dict[str, list[nn.Parameter]] = {"weights": [], "head": [], "biases": []}
+    freezing = {p: step for part, step in (freeze_steps or {}).items() for p in net.get_submodule(part).parameters()}
+    groups: dict[tuple[int | None, str], list[nn.Parameter]] = {}
+    for step in (None, *dict.fromkeys(freezing.values())):
+        groups |= {(step, name): [] for name in ("weights", "head", "biases")}
     for parameter in net.parameters():
         if parameter.requires_grad:
             is_weight = is_weight_of(owners[parameter], parameter)
-            groups["biases" if not is_weight else "head" if parameter in of_head else "weights"].append(parameter)
-    found = [{"name": name, "params": params} for name, params in groups.items() if params]
-    return [{**group, "weight_decay": 0.0} if group["name"] == "biases" else group for group in found]
+            name = "biases" if not is_weight else "head" if parameter in of_head else "weights"
+            groups[freezing.get(parameter), name].append(parameter)
+    return [
+        {"name": name, "params": params}
+        | ({"weight_decay": 0.0} if name == "biases" else {})
+        | ({} if step is None else {"freeze_step": step})
+        for (step, name), params in groups.items()
+        if params
+    ]
 
 
 def is_weight_of(module: nn.Module, parameter: nn.Parameter) -> bool:

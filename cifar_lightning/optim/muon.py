@@ -128,7 +128,7 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            trained = [p for p in group["params"] if p.grad is not None]
+            trained = [p for p in group["params"] if p.grad is not None and group["lr"]]
             if group["name"] == "weights":
                 self._orthogonal_step(trained, group["lr"])
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -36,16 +37,19 @@ def make_scheduler(
     schedule: ScheduleName | type[LRScheduler],
     total_steps: int,
     warmup_steps: int,
+    cooldown_steps: int,
     final_lr_ratio: float,
     arguments: dict[str, Any],
 ) -> LRScheduler:
     """Return a scheduler that is stepped after each update.
 
     Args:
-        optimizer: new; its learning rates are the peak.
+        optimizer: new; its learning rates are the peak. In a group with a key "freeze_step", the rate of a schedule by
+            name falls to 0 until then, along the same curve.
         schedule: a name, or a class.
         total_steps: updates of the whole training.
         warmup_steps: updates over which the rate rises; for names only.
+        cooldown_steps: last updates, which keep the rate that the fall ends at; for names only.
         final_lr_ratio: factor at the end of the training; for names only.
         arguments: of the class. Its length defaults to `total_steps`, and its `max_lr` to the peak.
 
@@ -53,7 +57,16 @@ def make_scheduler(
         ValueError: for a class that cannot be stepped after each update, and for arguments that it does not take.
     """
     if isinstance(schedule, str):
-        return LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, schedule, final_lr_ratio))
+        fall = max(0, total_steps - cooldown_steps)
+
+        def whole(step: int) -> float:
+            return lr_factor(step, fall, warmup_steps, schedule, final_lr_ratio)
+
+        def until(end: int, step: int) -> float:
+            return lr_factor(step, end, warmup_steps, schedule, 0.0) if step < end else 0.0
+
+        factors = [partial(until, g["freeze_step"]) if "freeze_step" in g else whole for g in optimizer.param_groups]
+        return LambdaLR(optimizer, factors)
     if issubclass(schedule, ReduceLROnPlateau):
         raise ValueError(
             "Expected `model.schedule` to depend on the step alone, got ReduceLROnPlateau, which depends on a metric. "
@@ -74,8 +87,8 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int, shape: ScheduleNam
     """Factor on the peak learning rate for one update.
 
     Args:
-        step: updates done before this one; `total_steps` gives the value at the end.
-        total_steps: updates of the whole training.
+        step: updates done before this one; from `total_steps` on the factor stays at its end.
+        total_steps: updates until the end of the fall.
         warmup_steps: updates over which the rate rises in a line to its peak.
         shape: how it goes on from the peak: stays, falls in a line, or falls along half a cosine.
         final_lr_ratio: factor at the end of the training; ignored by "constant".

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +48,8 @@ class Sweep:
             values. The key `config` takes recipes, the key `label` a name for a point.
         configs: Configuration files of every run, after those of an axis.
         options: Keys of the configuration, dotted, and their values in every run.
+        samples: Take so many random combinations in place of all, the same ones each time, with each point of an axis
+            about equally often: a random search, from which the effect of each axis can be estimated.
         seeds: Seeds of each combination.
         metric: Validation metric to judge runs by.
         mode: Whether high ("max") or low ("min") values of it are good; "auto" follows from the metric.
@@ -66,6 +70,7 @@ class Sweep:
     axes: list[Axis]
     configs: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    samples: int | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     metric: str = "val/acc"
     mode: Literal["auto", "max", "min"] = "auto"
@@ -105,7 +110,7 @@ class Sweep:
             )
         if self.baseline is not None and not any({self.baseline} < set(labels_of(axis)) for axis in self.axes):
             problems.append(f"Expected `baseline` to be the label of a point beside others, got {self.baseline!r}.")
-        problems += axis_problems(self.axes)
+        problems += axis_problems(self.axes) or sample_problems(self.axes, self.samples)
         if problems:
             raise ValueError(" ".join(problems))
 
@@ -133,6 +138,14 @@ def axis_problems(axes: list[Axis]) -> list[str]:
             counts = ", ".join(f"{len(values)} of {key}" for key, values in axis.items())
             problems.append(f"Expected the keys of one axis to have equally many values, got {counts}.")
     return problems
+
+
+def sample_problems(axes: list[Axis], samples: int | None) -> list[str]:
+    """Return what is wrong with a number of random combinations."""
+    most = math.prod(len(points_of(axis)) for axis in axes)
+    if samples is None or 1 <= samples <= most:
+        return []
+    return [f"Expected `samples` from 1 to {most}, the combinations of the axes, got {samples}."]
 
 
 @dataclass(frozen=True)
@@ -197,7 +210,8 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
     Raises:
         ValueError: when a recipe is missing, two combinations are the same, or there are more than `max_runs`.
     """
-    points = [merge(parts) for parts in itertools.product(*(points_of(axis) for axis in sweep.axes))]
+    axes = [points_of(axis) for axis in sweep.axes]
+    points = [merge(parts) for parts in (drawn(axes, sweep.samples) if sweep.samples else itertools.product(*axes))]
     if len(points) * len(sweep.seeds) > sweep.max_runs:
         raise ValueError(
             f"Expected at most `max_runs` {sweep.max_runs} runs, got {len(points)} combinations of {len(sweep.seeds)} "
@@ -221,6 +235,16 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
         same = sorted({run.id for run in runs if ids.count(run.id) > 1})
         raise ValueError(f"Expected different runs, got some of the axes' combinations twice: {', '.join(same)}.")
     return runs
+
+
+def drawn(axes: list[list[dict[str, Any]]], samples: int) -> list[tuple[dict[str, Any], ...]]:
+    """Return different random combinations of points, with each point of an axis about equally often."""
+    rng = random.Random(0)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < samples:
+        columns = [rng.sample([i % len(axis) for i in range(samples)], samples) for axis in axes]
+        found |= dict.fromkeys(list(zip(*columns, strict=True))[: samples - len(found)])
+    return [tuple(axis[i] for axis, i in zip(axes, row, strict=True)) for row in found]
 
 
 def labels_of(axis: Axis) -> list[str]:
