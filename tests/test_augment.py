@@ -15,6 +15,7 @@ from cifar_lightning.data.augment import (
     draw_epoch,
     flip_translate,
     resize,
+    retone,
     warp,
 )
 from cifar_lightning.models.classifier import CIFAR10_MEAN
@@ -170,6 +171,33 @@ def test_draws_of_an_epoch_equal_the_loops_over_pixels(augmentation):
     assert torch.equal(images, before)
 
 
+def test_tones_equal_the_formula_in_double_precision():
+    """First brightness is added, then the distance from the mean colour is multiplied."""
+    images = random_images(6)
+    before = images.clone()
+    brightness, contrast = torch.linspace(-60, 60, 6), torch.linspace(0.5, 1.5, 6)
+    mean = np.array(MEAN_COLOUR, dtype=np.float64)[:, None, None]
+    found = retone(images, brightness, contrast)
+    assert found.dtype == torch.uint8
+    for image, changed, levels, factor in zip(images.numpy(), found.numpy(), brightness, contrast, strict=True):
+        expected = np.clip(mean + (image + float(levels) - mean) * float(factor), 0, 255)
+        assert np.abs(changed - expected).max() <= 0.501  # rounding
+    assert torch.equal(images, before)
+
+
+def test_tones_cover_their_ranges_evenly():
+    augmentation = StandardAugmentation(brightness_percent=10, contrast_percent=20)
+    drawn = augmentation.draw(torch.arange(20_000), torch.Generator().manual_seed(0))["tone"]
+    for values in (drawn[:, 0] / 25.5, (drawn[:, 1] - 1) / 0.2):
+        counts = torch.histc(values, 10, -1, 1)
+        assert counts.sum() == 20_000  # none outside
+        assert (counts / 20_000 - 0.1).abs().max() < 0.01
+    assert abs(torch.corrcoef(drawn.T.double())[0, 1]) < 0.03
+    images = random_images(100)
+    tone = {"tone": drawn[:100]}
+    assert torch.equal(augmentation.apply(images, tone), retone(images, drawn[:100, 0], drawn[:100, 1]))
+
+
 def test_each_image_has_its_own_draws():
     images = random_images(1).expand(64, -1, -1, -1)
     for augmentation, least in (
@@ -178,6 +206,8 @@ def test_each_image_has_its_own_draws():
         (StandardAugmentation(cutout_px=8), 55),
         (StandardAugmentation(rotate_degrees=10), 60),
         (StandardAugmentation(zoom_percent=10), 60),
+        (StandardAugmentation(brightness_percent=10), 30),
+        (StandardAugmentation(contrast_percent=20), 60),
     ):
         out = augmentation.apply(images, augmentation.draw(torch.arange(64), torch.Generator().manual_seed(0)))
         assert len(out.flatten(1).unique(dim=0)) >= least

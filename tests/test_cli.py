@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -218,15 +219,14 @@ def test_help_has_a_sentence_for_every_option_of_the_project(command, capsys):
         main([command, "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    options = [line.strip() for line in text[text.index("options:") :].splitlines()]
-    starts = [i for i, line in enumerate(options) if line.startswith("--") and "CONFIG" not in line]
+    options = re.split(r"\n  (?=--)", text[text.index("options:") :])[1:]
     ours = ("--data.", "--figures.", "--layers.", "--seed", "--name", "--version", "--save_dir", "--run", "--ckpt_path")
     ours += ("--finite.", "--checkpoint.", "--checkpoint_every_n_steps", "--early_stopping.", "--test")
     checked = 0
-    for i in starts:
-        if options[i].startswith(ours):
-            words = " ".join([options[i].split(" ", 2)[-1], *options[i + 1 : i + 3]]).split()
-            assert len([word for word in words if word.isalpha()]) >= 2, options[i]
+    for option in options:
+        if option.startswith(ours):
+            heading, *lines = re.split(r" {2,}|\n", option.partition("(type:")[0])
+            assert len(re.findall("[A-Za-z]{2,}", " ".join(lines))) >= 2, heading
             checked += 1
     assert checked > 20
 

@@ -7,10 +7,35 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_lightning.analysis.cost import layer_costs, time_steps
+from cifar_lightning.analysis.cost import executed_flops_per_image, flops_per_image, layer_costs, time_steps
 from cifar_lightning.models.cnn import CNN
 from cifar_lightning.models.mlp import MLP
 from cifar_lightning.models.resnet import ResNet
+
+CONVOLUTIONS = {  # multiply-adds of CNN([8, 16], [2, 2], whiten_px=2) for images of 32 and of 20 pixels
+    32: (24 * 3 * 4 * 31**2, 24 * 8 * 9 * 31**2, 8 * 8 * 9 * 15**2, 8 * 16 * 9 * 15**2, 16 * 16 * 9 * 7**2, 160),
+    20: (24 * 3 * 4 * 19**2, 24 * 8 * 9 * 19**2, 8 * 8 * 9 * 9**2, 8 * 16 * 9 * 9**2, 16 * 16 * 9 * 4**2, 160),
+}
+
+
+@pytest.mark.parametrize("size", [32, 20])
+def test_flops_of_a_forward_and_of_a_backward_pass_are_those_counted_by_hand(size):
+    net = CNN([8, 16], [2, 2], whiten_px=2, whiten_bias=True)
+    whitening, first, *others = CONVOLUTIONS[size]
+    assert flops_per_image(net, size) == 2 * sum(CONVOLUTIONS[size])
+    weights = {p for p in net.parameters() if p is not net.whiten[0].weight}
+    # Each layer once forwards, and once for the gradient of its weights and once for that of its inputs.
+    assert executed_flops_per_image(net, size, weights) == 2 * (whitening + 3 * (first + sum(others)))
+    # Without the bias of the whitening nothing needs the gradient of the inputs of the first convolution.
+    without = weights - {net.whiten[0].bias}
+    assert executed_flops_per_image(net, size, without) == 2 * (whitening + 2 * first + 3 * sum(others))
+    # With the first stage frozen, backward ends at the weights of the second.
+    of_second = weights - {*net.whiten.parameters(), *net.stages[0].parameters()}
+    below, third, *above = others
+    expected = whitening + first + below + 2 * third + 3 * sum(above)
+    assert executed_flops_per_image(net, size, of_second) == 2 * expected
+    assert [p.requires_grad for p in net.whiten.parameters()] == [False, True]
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_costs_of_an_mlp_are_those_of_its_matrices():

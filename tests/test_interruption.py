@@ -51,7 +51,7 @@ def test_asked_to_end_and_started_again_equals_never_stopped(undisturbed, kind, 
         assert result["error"].startswith("SIGTERM after step ")
         assert f"Go on with: fit --run {run}" in capsys.readouterr().err
         saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-        every = 2 if kind == "cnn-muon" else 1
+        every = 2 if kind in ("cnn-muon", "cnn-short") else 1
         assert saved["global_step"] == -(-after // every)
         assert main(["fit", "--run", str(run)]) == 0
     assert json.loads((run / "result.json").read_text())["status"] == "completed"

@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 from cifar_lightning.models import CNN, MLP, ResNet, introspection
 from cifar_lightning.optim.groups import parameter_groups
 from cifar_lightning.optim.muon import Muon, orthogonalize
-from cifar_lightning.optim.schedule import lr_factor
+from cifar_lightning.optim.schedule import lr_factor, make_scheduler
 
 
 @pytest.mark.parametrize("net", [MLP([8]), MLP([8], norm="none"), CNN([8, 8], [1, 2], norm="group"), ResNet(20)])
@@ -68,6 +68,46 @@ def test_warm_up_rises_in_a_line_and_meets_the_peak(shape):
 def test_it_stays_at_the_end():
     assert lr_factor(25, 20, 4, "linear", 0.1) == pytest.approx(0.1)
     assert lr_factor(25, 20, 4, "cosine", 0.1) == pytest.approx(0.1)
+
+
+def test_parts_that_freeze_have_groups_of_their_own():
+    net = CNN([8, 8], [1, 1])
+    groups = parameter_groups(net, net.head, {"stages.0": 7, "head": 3})
+    assert [(group["name"], group.get("freeze_step")) for group in groups] == [
+        ("weights", None),
+        ("biases", None),
+        ("weights", 7),
+        ("biases", 7),
+        ("head", 3),
+    ]
+    assert {id(p) for group in groups[2:4] for p in group["params"]} == {id(p) for p in net.stages[0].parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+
+
+def test_a_cooldown_keeps_the_end_and_a_part_that_freezes_falls_to_zero_before():
+    net = CNN([8, 8], [1, 1])
+    optimizer = Muon(parameter_groups(net, net.head, {"stages.0": 4}))
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = make_scheduler(optimizer, "linear", 10, 0, 2, 0.2, {})
+    factors = []
+    for _ in range(11):
+        factors.append([group["lr"] / peak for group, peak in zip(optimizer.param_groups, peaks, strict=True)])
+        optimizer.step()  # there are no gradients
+        schedule.step()
+    falling, frozen = [max(0.2, 1 - 0.1 * step) for step in range(11)], [max(0, 1 - step / 4) for step in range(11)]
+    for group, found in zip(optimizer.param_groups, zip(*factors, strict=True), strict=True):
+        assert list(found) == pytest.approx(frozen if "freeze_step" in group else falling), group["name"]
+
+
+def test_a_constant_rate_is_zero_once_a_part_is_frozen():
+    net = CNN([8, 8], [1, 1])
+    optimizer = torch.optim.SGD(parameter_groups(net, net.head, {"stages.0": 2}), lr=0.5)
+    schedule, rates = make_scheduler(optimizer, "constant", 0, 0, 0, 0.0, {}), []
+    for _ in range(4):
+        rates.append({group.get("freeze_step"): group["lr"] for group in optimizer.param_groups})
+        optimizer.step()  # there are no gradients
+        schedule.step()
+    assert rates == [{None: 0.5, 2: 0.5}] * 2 + [{None: 0.5, 2: 0.0}] * 2
 
 
 def test_a_warm_up_as_long_as_the_training_never_falls():
@@ -207,3 +247,16 @@ def test_the_head_of_a_network_of_torchvision_is_found_whatever_its_name():
     assert groups["head"] == [net.fc.weight]
     assert all(p.ndim == 4 for p in groups["weights"])
     assert sum(map(len, groups.values())) == len(list(net.parameters()))
+
+
+def test_muon_leaves_weights_alone_whose_rate_is_zero():
+    """It would scale them to their norm otherwise."""
+    net = CNN([8, 8], [1, 1])
+    optimizer = Muon(parameter_groups(net, net.head))
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    optimizer.step()
+    assert all(torch.equal(value, old) for value, old in zip(net.parameters(), before, strict=True))

@@ -242,7 +242,7 @@ def test_a_length_that_is_too_short_is_refused_at_the_start(make_trainer, data):
         ({"schedule": "linear", "schedule_args": {"T_max": 3}}, "`model.schedule` to be a class for `model.schedule_"),
         (
             {"schedule": lr_scheduler.StepLR, "warmup_epochs": 1.0},
-            "0 with the class StepLR for `model.schedule`, got 1",
+            "Expected no `model.warmup_epochs` with the class StepLR for `model.schedule`, got 1.0. Use",
         ),
         ({"schedule": lr_scheduler.StepLR}, "arguments of StepLR in `model.schedule_args`, got: StepLR.__init__() mi"),
         (

@@ -250,6 +250,30 @@ def test_the_study_is_made_of_all_its_sweeps():
     assert all(len(load_sweep(path).seeds) >= 3 for path in SWEEPS if path.parent.name == "study")
 
 
+def test_samples_are_random_combinations_with_each_value_equally_often():
+    axes = [
+        {"model.optimizer.lr": [0.1, 0.2, 0.3]},
+        {"model.label_smoothing": [0.0, 0.1]},
+        {"model.net.dropout": [0, 0.1]},
+    ]
+    sweep = small(axes=axes, samples=6, seeds=[0, 1])
+    runs = expand(sweep)
+    assert [run.id for run in runs] == [run.id for run in expand(sweep)]
+    assert len({run.id for run in runs}) == 12
+    points = [tuple(run.point.values()) for run in runs[::2]]
+    assert [len({*column}) for column in zip(*points, strict=True)] == [3, 2, 2]
+    assert [sorted(column) for column in zip(*points, strict=True)] == [
+        [0.1, 0.1, 0.2, 0.2, 0.3, 0.3],
+        [0.0] * 3 + [0.1] * 3,
+        [0] * 3 + [0.1] * 3,
+    ]
+    assert points != sorted(points)
+    assert len(expand(small(axes=axes, samples=12))) == 12
+    for samples in (0, 13):
+        with pytest.raises(ValueError, match=f"Expected `samples` from 1 to 12, .* got {samples}"):
+            small(axes=axes, samples=samples)
+
+
 @pytest.mark.parametrize("estimate", [True, False])
 def test_batches_that_do_not_fill_a_step_are_found_before_anything_starts(estimate):
     sweep = small(axes=[{"data.images_per_step": [200, 250]}])

@@ -72,8 +72,8 @@ class Lookahead(Callback):
         fast = averaged(pl_module)
         if not self._slow:
             self._slow = [value.clone() for value in fast]
-        torch._foreach_lerp_(self._slow, fast, self.alpha)
-        torch._foreach_copy_(fast, self._slow)
+        for slow, value in zip(self._slow, fast, strict=True):
+            value.copy_(slow.lerp_(value, self.alpha))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the slow weights."""

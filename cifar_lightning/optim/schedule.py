@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from typing import Any, Literal
@@ -65,6 +66,7 @@ def make_scheduler(
         def until(end: int, step: int) -> float:
             return lr_factor(step, end, warmup_steps, schedule, 0.0) if step < end else 0.0
 
+        factors: list[Callable[[int], float]]
         factors = [partial(until, g["freeze_step"]) if "freeze_step" in g else whole for g in optimizer.param_groups]
         return LambdaLR(optimizer, factors)
     if issubclass(schedule, ReduceLROnPlateau):

@@ -32,6 +32,19 @@ DATA = (
 EMA = ("--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay=0.9")
 ONE_CYCLE = ("--model.schedule=cosine", "--model.warmup_epochs=1")
 MUON = ("--model.optimizer=cifar_lightning.optim.Muon", "--trainer.accumulate_grad_batches=2")
+SHORT = (
+    "--model.net.whiten_px=2",
+    "--model.net.whiten_bias=true",
+    '--model.freeze_epochs={"whiten": 0.5, "stages.0": 2.2}',
+    "--model.cooldown_epochs=1",
+    "--model.final_lr_ratio=0.1",
+    "--data.flip=alternating",
+    "--data.brightness_percent=5",
+    "--data.contrast_percent=10",
+    "--trainer.callbacks=cifar_lightning.callbacks.lookahead.Lookahead",
+    "--trainer.callbacks.every_n_steps=4",
+    "--trainer.callbacks.last_epochs=2",
+)
 COMPILED = ("--model.compile=true",)
 TWO_PROCESSES = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=25")
 KINDS = {
@@ -39,6 +52,7 @@ KINDS = {
     "mlp-ema": (*MLP, *EMA),
     "cnn": (*CNN, "--data.image_sizes=[16, 32]"),
     "cnn-muon": (*CNN, *MUON),
+    "cnn-short": (*CNN, *MUON, *SHORT),
     "cnn-two-processes": (*CNN, *TWO_PROCESSES),
     "cnn-compiled": (*CNN, *COMPILED),
 }
