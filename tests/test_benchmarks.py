@@ -26,7 +26,8 @@ TINY = [*SMALL, "--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]", "--dat
 def test_the_bare_loop_takes_the_steps_of_fit(monkeypatch, precision):
     """The weights after both are equal: same initial weights, batches, rates, precision and updates."""
     options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2", "--data.images_per_step=200"]
-    options.append(f"--trainer.precision={precision}")
+    options += [f"--trainer.precision={precision}", "--model.net.whiten_bias=true", "--model.cooldown_epochs=0.5"]
+    options += ["--model.final_lr_ratio=0.1", '--model.freeze_epochs={"whiten": 0.5, "stages.0": 1}']
     kept = {}
     original = overhead.CifarCLI
     monkeypatch.setattr(overhead, "CifarCLI", lambda args: kept.setdefault("cli", original(args)))

@@ -99,6 +99,9 @@ def trained(request, tmp_path_factory) -> tuple[Path, Path, str]:
     return folder, run, request.param
 
 
+OF_A_FILE = pytest.mark.parametrize("trained", ["mynet.Tiny"], indirect=True)
+
+
 def test_fit_draws_and_records_everything(trained):
     _, run, name = trained
     result = json.loads((run / "result.json").read_text())
@@ -114,7 +117,7 @@ def test_fit_draws_and_records_everything(trained):
 
 def test_what_is_done_with_a_run(trained):
     onnxruntime = pytest.importorskip("onnxruntime")
-    folder, run, _ = trained
+    folder, run, name = trained
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "mine.png")
     commands = ("test", "predict", "report", "predict --images mine.png", "export --format onnx --output net.onnx")
@@ -130,20 +133,17 @@ def test_what_is_done_with_a_run(trained):
     with torch.no_grad():
         expected = cifar_lightning.load(run, "cpu")(images)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    if name == "torchvision.models.resnet18":
+        model = cifar_lightning.load(run, "cpu")
+        assert introspection.first_filters(model.net).shape == (64, 3, 7, 7)
+        assert len(introspection.layers(model.net)) >= 8
+        assert introspection.features(model.net, torch.randn(2, 3, 32, 32)).shape == (2, 512)
+        table = (run / "report/report.md").read_text().partition("| layer | accuracy, % |")[2]
+        rows = [line for line in table.partition("the network")[0].splitlines() if line.startswith("| ")]
+        assert len(rows) >= 4 + 2
 
 
-def test_what_is_found_in_resnet18(trained):
-    _, run, name = trained
-    if name == "mynet.Tiny":
-        pytest.skip("of resnet18")
-    model = cifar_lightning.load(run, "cpu")
-    assert introspection.first_filters(model.net).shape == (64, 3, 7, 7)
-    assert len(introspection.layers(model.net)) >= 8
-    assert introspection.features(model.net, torch.randn(2, 3, 32, 32)).shape == (2, 512)
-    table = (run / "report/report.md").read_text().partition("| layer | accuracy, % |")[2]
-    assert len([line for line in table.partition("the network")[0].splitlines() if line.startswith("| ")]) >= 4 + 2
-
-
+@OF_A_FILE
 def test_a_killed_training_goes_on(trained):
     folder, whole, name = trained
     options = ("--model.net", name, *NETS[name], *DATA, "--trainer.max_epochs=2", "--figures.every_n_epochs=0")
@@ -160,31 +160,26 @@ def test_a_killed_training_goes_on(trained):
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
+@OF_A_FILE
 def test_a_sweep_over_an_argument(trained):
-    folder, _, name = trained
-    argument = "model.net.width: [4, 6]" if name == "mynet.Tiny" else "model.net.zero_init_residual: [false, true]"
+    folder, _, _ = trained
     options = {option.removeprefix("--").partition("=")[0]: option.partition("=")[2] for option in DATA}
     options |= {"trainer.max_epochs": 1, "figures.every_n_epochs": 0}
-    (folder / "net.yaml").write_text(f"model: {{net: {{class_path: {name}}}}}\n")
-    if name != "mynet.Tiny":
-        options["model.net.num_classes"] = 10
+    (folder / "net.yaml").write_text("model: {net: {class_path: mynet.Tiny}}\n")
     text = "".join(f"  {key}: {value}\n" for key, value in options.items())
     (folder / "sweep.yaml").write_text(
-        f"name: widths\naxes:\n  - {argument}\nconfigs: [net.yaml]\noptions:\n{text}test: false\n"
+        f"name: widths\naxes:\n  - model.net.width: [4, 6]\nconfigs: [net.yaml]\noptions:\n{text}test: false\n"
     )
-    if name == "mynet.Tiny":
-        assert "add `--allow mynet` to the command line" in command("sweep", "sweep.yaml", folder=folder, status=2)
-    allowed = ("--allow", "mynet") if name == "mynet.Tiny" else ()
-    command("sweep", "sweep.yaml", *allowed, folder=folder)
+    assert "add `--allow mynet` to the command line" in command("sweep", "sweep.yaml", folder=folder, status=2)
+    command("sweep", "sweep.yaml", "--allow", "mynet", folder=folder)
     results = [json.loads(path.read_text()) for path in (folder / "lightning_logs/widths").glob("*/result.json")]
     assert [result["status"] for result in results] == ["completed"] * 2
 
 
+@OF_A_FILE
 def test_an_edited_file(trained):
     """Comes last: the source that the run was trained with is used, and the edit is reported."""
-    folder, run, name = trained
-    if name != "mynet.Tiny":
-        pytest.skip("of a file")
+    folder, run, _ = trained
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     expected = cifar_lightning.load(run, "cpu")(images)
     (folder / "mynet.py").write_text(OWN.replace("amax", "amin"))
@@ -215,10 +210,9 @@ def test_a_configuration_runs_no_file_beside_it(tmp_path, name):
     assert not (tmp_path / "lightning_logs").exists()
 
 
+@OF_A_FILE
 def test_a_run_of_a_stranger_runs_no_code(trained, tmp_path):
-    _, run, name = trained
-    if name != "mynet.Tiny":
-        pytest.skip("of a file")
+    _, run, _ = trained
     forged = tmp_path / "forged"
     forged.mkdir()
     for file in ("config.yaml", "result.json", "code/mynet.py", "code/manifest.json", "checkpoints/best.ckpt"):

@@ -92,18 +92,14 @@ def test_strategies_start_scripts():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ddp_spawn_trains_and_tests_as_ddp_does():
-    def command(*args: str) -> None:
-        words = [sys.executable, "-m", "cifar_lightning", *args]
-        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stdout + done.stderr
-
     entries = []
     for strategy in ("ddp", "ddp_spawn"):
         two = ("--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}")
-        command("fit", *DATA, *MLP, *two, f"--name={strategy}", "--trainer.max_epochs=1")
-        run = Path("lightning_logs") / strategy / "version_0"
-        command("test", "--run", str(run))
-        entries.append(json.loads((run / "result.json").read_text()))
+        words = ("fit", *DATA, *MLP, *two, f"--name={strategy}", "--trainer.max_epochs=1", "--test")
+        command = [sys.executable, "-m", "cifar_lightning", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        entries.append(json.loads(Path("lightning_logs", strategy, "version_0/result.json").read_text()))
     ddp, spawn = entries
     assert spawn["status"] == "completed"
     assert spawn["fit"]["devices"] == spawn["test"]["devices"] == 2

@@ -18,7 +18,7 @@ from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, run
 from cifar_lightning.callbacks.memory import keep_freed_memory
 from cifar_lightning.cli.training import CifarCLI
 from cifar_lightning.data.loader import stretch_over_epochs
-from cifar_lightning.optim.schedule import lr_factor
+from cifar_lightning.optim.schedule import make_scheduler
 from cifar_lightning.runs import Run
 
 __all__ = ["bare_loop", "bench_overhead"]
@@ -46,11 +46,13 @@ def bare_loop(args: list[str]) -> float:
     model.initialise_from(loader.images)
     if model.compile_net:
         model.net.compile()
-    optimizer = model.make_optimizer()
-    peaks = [group["lr"] for group in optimizer.param_groups]
     every, epochs = cli.trainer.accumulate_grad_batches, trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)
-    warmup, total, step = round(model.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs, 0
+    lengths = [round(part * steps_per_epoch) for part in (epochs, model.warmup_epochs, model.cooldown_epochs)]
+    model.freeze_steps = {part: round(end * steps_per_epoch) for part, end in model.freeze_epochs.items()}
+    optimizer = model.make_optimizer()
+    schedule = make_scheduler(optimizer, model.schedule, *lengths, model.final_lr_ratio, model.schedule_args)
+    freezing, step = [group for group in optimizer.param_groups if "freeze_step" in group], 0
     started = time.perf_counter()
     for epoch in range(epochs):
         loader.set_epoch(epoch)
@@ -60,12 +62,12 @@ def bare_loop(args: list[str]) -> float:
                 loss = F.cross_entropy(model(images), labels, label_smoothing=model.label_smoothing)
             (loss * loader.weight(index) / every).backward()
             if (index + 1) % every == 0 or index + 1 == len(loader):
-                factor = lr_factor(step, total, warmup, model.schedule, model.final_lr_ratio)
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["lr"] = peak * factor
                 optimizer.step()
                 optimizer.zero_grad()
+                schedule.step()
                 step += 1
+                for parameter in (p for group in freezing if group["freeze_step"] == step for p in group["params"]):
+                    parameter.requires_grad_(False)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
