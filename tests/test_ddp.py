@@ -29,7 +29,7 @@ def command(*args: object) -> str:
         capture_output=True,
         text=True,
         timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -145,7 +145,6 @@ def test_two_torchrun_nodes_train_as_two_devices_of_one_node():
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]

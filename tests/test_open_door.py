@@ -62,7 +62,7 @@ for line in sys.argv[1:]:
 
 def lines(*commands: str, folder: Path) -> str:
     """Run command lines in one process, which is faster, and return their output."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run([sys.executable, "-c", LINES, *commands], cwd=folder, env=environment, **pipes)
     assert done.returncode == 0, done.stdout
@@ -72,7 +72,7 @@ def lines(*commands: str, folder: Path) -> str:
 def start(*args: object, folder: Path) -> subprocess.Popen[str]:
     """Start the program as in a shell."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR_LIGHTNING")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "cifar_lightning", *map(str, args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
