@@ -312,7 +312,7 @@ def test_a_new_training_from_a_checkpoint_keeps_its_validation_images(capsys):
 
 
 @pytest.mark.slow
-def test_a_sweep_continues_a_run_whose_time_is_up(monkeypatch):
+def test_a_sweep_continues_a_run_whose_time_is_up():
     options = {option.removeprefix("--").partition("=")[0]: option.partition("=")[2] for option in (*DATA, *BARE)}
     # No time at all: each call trains one step, on a machine of any speed.
     options |= {"trainer.max_epochs": 2, "trainer.limit_train_batches": 2, "model.schedule": "linear"}
