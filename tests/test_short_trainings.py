@@ -78,7 +78,7 @@ def test_no_gradient_is_computed_for_what_is_frozen(make_trainer, data):
     assert first > second == third > last
 
 
-@pytest.mark.parametrize(("every", "last_epochs", "due"), [(4, None, (4, 8, 12)), (2, 1.0, (8, 10, 12))])
+@pytest.mark.parametrize(("every", "last_epochs", "due"), [(5, None, (2, 7, 12)), (3, 1.5, (6, 9, 12))])
 def test_lookahead_goes_on_from_the_average(make_trainer, data, every, last_epochs, due):
     before, after = States(), States()
     lookahead = Lookahead(every, 0.25, last_epochs)
