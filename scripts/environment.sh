@@ -23,7 +23,7 @@ environment() {
     "$base" -m venv .venv || fail "Could not make .venv. On Debian and Ubuntu: apt install python3-venv."
   fi
   echo "Installing cifar_lightning and the pinned packages (torch alone is several GB; once)"
-  "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$extras" ||
+  "$python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".$extras" ||
     fail "The installation failed; pip's message above says why. Start the script again to go on."
   touch "$stamp"
 }

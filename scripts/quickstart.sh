@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on a fresh machine: installs the project into .venv, trains the CNN, and tests it.
-#   bash scripts/quickstart.sh
+#   bash scripts/quickstart.sh [OPTIONS OF fit]
 # Takes the real CIFAR-10 from $CIFAR10_ROOT or data/, or downloads it into there; without it and without a network,
 # runs on the embedded synthetic images and says so. PYTHON chooses the interpreter that makes .venv.
 set -euo pipefail
@@ -20,7 +20,7 @@ fi
 
 version=quickstart-$(date +%Y%m%d-%H%M%S)
 run=lightning_logs/cnn/$version
-"$python" -m cifar_lightning fit "${configs[@]}" --version "$version" --test
+"$python" -m cifar_lightning fit "${configs[@]}" --version "$version" --test "$@"
 
 accuracy=$("$python" -c "import json; print(json.load(open('$run/result.json'))['test']['metrics']['test/acc'])")
 echo

@@ -207,9 +207,9 @@ def test_the_oldest_python_is_the_same_everywhere():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # about a minute on two idle cores
 def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
-    """The script from start to end, with an installed environment in place of the one it would make."""
+    """The script from start to end, on a sixth of the weights and half of the images, and with an installed environment."""
+    smaller = ["--model.net.widths=[32,64,64]", "--data.synthetic_train=4000", "--data.images_per_step=125"]
     copy = Path("copy")
     ignored = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True)
     for name in filter(None, ignored.stdout.split("\0")):
@@ -229,7 +229,7 @@ def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
     environment = {k: v for k, v in os.environ.items() if k != "CIFAR10_ROOT"} | {"https_proxy": "http://127.0.0.1:9"}
     try:
         done = subprocess.run(
-            ["bash", "scripts/quickstart.sh"], capture_output=True, text=True, cwd=copy, env=environment, timeout=1000
+            ["bash", "scripts/quickstart.sh", *smaller], capture_output=True, text=True, cwd=copy, env=environment
         )
     finally:
         if not had:
@@ -240,4 +240,4 @@ def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
     assert float(accuracy) > 0.9
     assert "tensorboard --logdir lightning_logs" in done.stdout
     (run,) = re.findall(r"Run folder: +(\S+)", done.stdout)[-1:]
-    assert (copy / run / "result.json").is_file()
+    assert json.loads((copy / run / "result.json").read_text())["params"] < 400_000  # the options reached fit
