@@ -55,7 +55,11 @@ def test_train_tells_when_the_target_is_reached(capsys):
     assert len(row["epoch_ends"]) == 2
     assert row["seconds_to_target"] == row["epoch_ends"][0] < row["epoch_ends"][1] <= row["seconds"]
     assert row["result"]["test"]["metrics"]["test/acc"] > 0
-    assert "epochs to" in capsys.readouterr().out
+    heads, cells = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
+    assert heads[-4:] == ["PFLOP", "executed", "target", "0.0"]
+    flops = [row["result"]["fit"][f"{kind}_flops"] / 1e15 for kind in ("training", "executed")]
+    assert [float(cell) for cell in cells[-2:]] == pytest.approx(flops, rel=1e-3)
+    assert 0 < flops[1] < flops[0]
 
 
 @pytest.mark.slow
@@ -76,7 +80,9 @@ def test_peer_runs_fit_and_other_programs_in_turn(capsys):
 
 
 @pytest.mark.slow
-def test_start_measures_up_to_the_first_step(capsys):
+def test_start_measures_up_to_the_first_step(monkeypatch):
+    for name in ("BARE", "IMPORTS"):  # as long as the imports of torch alone
+        monkeypatch.setattr(start, name, [sys.executable, "-c", "import torch"])
     result = start.bench_start(Namespace(config=CONFIG, rounds=1, options=TINY))
     assert set(result["seconds"]) == {"import torch, lightning", "imports", "--help", "first step"}
     assert all(len(values) == 1 and values[0] > 0 for values in result["seconds"].values())

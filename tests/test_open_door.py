@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,18 +58,18 @@ LINES = """
 import sys, shlex
 from cifar_lightning.main import main
 for line in sys.argv[1:]:
-    if status := main(shlex.split(line)):
-        sys.exit(status)
+    print(f"exit status {main(shlex.split(line))}", file=sys.stderr, flush=True)
 """
 
 
-def lines(*commands: str, folder: Path) -> str:
-    """Run command lines in one process, which is faster, and return their output."""
+def lines(*commands: str, folder: Path, statuses: list[int] | None = None) -> list[str]:
+    """Run command lines in one process, which is faster, and return the output of each."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run([sys.executable, "-c", LINES, *commands], cwd=folder, env=environment, **pipes)
+    done = subprocess.run([sys.executable, "-u", "-c", LINES, *commands], cwd=folder, env=environment, **pipes)
     assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert [int(n) for n in re.findall(r"^exit status (\d+)$", done.stdout, re.M)] == (statuses or [0] * len(commands))
+    return re.split(r"^exit status \d+$", done.stdout, flags=re.M)[:-1]
 
 
 def start(*args: object, folder: Path) -> subprocess.Popen[str]:
@@ -122,8 +125,8 @@ def test_what_is_done_with_a_run(trained):
     Image.fromarray(pixels).save(folder / "mine.png")
     commands = ("test", "predict", "report", "predict --images mine.png", "export --format onnx --output net.onnx")
     said = lines(*(f"{line} --run {run}" for line in commands), folder=folder)
-    for words in ("test on 100", "Predictions", "Predicted 1 of 1 files"):
-        assert words in said
+    for words, i in (("test on 100", 0), ("Predictions", 1), ("Predicted 1 of 1 files", 3)):
+        assert words in said[i]
     figures = {path.stem for path in (run / "report/figures").iterdir()}
     assert {"filters", "feature_maps", "probes", "features"} <= figures
     assert "Grad-CAM" in (run / "report/report.md").read_text()
@@ -170,8 +173,8 @@ def test_a_sweep_over_an_argument(trained):
     (folder / "sweep.yaml").write_text(
         f"name: widths\naxes:\n  - model.net.width: [4, 6]\nconfigs: [net.yaml]\noptions:\n{text}test: false\n"
     )
-    assert "add `--allow mynet` to the command line" in command("sweep", "sweep.yaml", folder=folder, status=2)
-    command("sweep", "sweep.yaml", "--allow", "mynet", folder=folder)
+    refused, _ = lines("sweep sweep.yaml", "sweep sweep.yaml --allow mynet", folder=folder, statuses=[2, 0])
+    assert "add `--allow mynet` to the command line" in refused
     results = [json.loads(path.read_text()) for path in (folder / "lightning_logs/widths").glob("*/result.json")]
     assert [result["status"] for result in results] == ["completed"] * 2
 
@@ -201,11 +204,10 @@ def test_a_configuration_runs_no_file_beside_it(tmp_path, name):
     (tmp_path / "timm/__init__.py").write_text(HOSTILE)
     (tmp_path / "timm/models.py").write_text(HOSTILE)
     (tmp_path / "net.yaml").write_text(f"model: {{net: {{class_path: {name}.Net}}}}\n")
-    output = command("fit", "--config", "net.yaml", *DATA, folder=tmp_path, status=2)
-    assert f"add `--allow {name.partition('.')[0]}` to the command line" in output
-    assert not (tmp_path / "touched").exists()
     (tmp_path / "allow.yaml").write_text(f"allow: {name}\nmodel: {{net: {{class_path: {name}.Net}}}}\n")
-    command("fit", "--config", "allow.yaml", *DATA, folder=tmp_path, status=2)
+    fits = [f"fit --config {file} {shlex.join(DATA)}" for file in ("net.yaml", "allow.yaml")]
+    output, _ = lines(*fits, folder=tmp_path, statuses=[2, 2])
+    assert f"add `--allow {name.partition('.')[0]}` to the command line" in output
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / "lightning_logs").exists()
 
@@ -220,15 +222,16 @@ def test_a_run_of_a_stranger_runs_no_code(trained, tmp_path):
         (forged / file).write_bytes((run / file).read_bytes())
     hostile = OWN + "\nopen('touched', 'w').close()\n"
     (forged / "code/mynet.py").write_text(hostile)
-    output = command("test", "--run", forged, folder=tmp_path, status=2)
-    assert "as `fit` kept it with the run, got another content" in output
-    manifest = json.loads((forged / "code/manifest.json").read_text())
-    manifest["sources"]["mynet.py"] = cifar_lightning.imports.sha256(forged / "code/mynet.py")
-    (forged / "code/manifest.json").write_text(json.dumps(manifest))
-    output = command("test", "--run", forged, folder=tmp_path, status=2)
-    assert "add `--allow mynet` to the command line" in output
+    copied = tmp_path / "with_its_manifest"
+    shutil.copytree(forged, copied)
+    manifest = json.loads((copied / "code/manifest.json").read_text())
+    manifest["sources"]["mynet.py"] = cifar_lightning.imports.sha256(copied / "code/mynet.py")
+    (copied / "code/manifest.json").write_text(json.dumps(manifest))
+    changed, stranger = lines(f"test --run {forged}", f"test --run {copied}", folder=tmp_path, statuses=[2, 2])
+    assert "as `fit` kept it with the run, got another content" in changed
+    assert "add `--allow mynet` to the command line" in stranger
     assert not [*tmp_path.rglob("touched")]
-    command("test", "--run", forged, "--allow", "mynet", folder=tmp_path)
+    command("test", "--run", copied, "--allow", "mynet", folder=tmp_path)
     assert [*tmp_path.rglob("touched")]
 
 

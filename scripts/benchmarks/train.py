@@ -19,7 +19,11 @@ __all__ = ["bench_train"]
 
 
 def bench_train(args: argparse.Namespace) -> dict[str, Any]:
-    """Wall-clock time and epochs of `fit` until the validation accuracy reaches the target, for each seed."""
+    """Wall-clock time and epochs of `fit` until the validation accuracy reaches the target, for each seed.
+
+    PFLOP are those of the whole training, counted as three times those of a forward pass; "executed" leaves out what
+    was not computed, such as gradients of frozen layers.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):
@@ -34,11 +38,13 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
             rows[-1]["epochs_to_target"] = reached[0] + 1 if reached else None
             rows[-1]["seconds_to_target"] = rows[-1]["epoch_ends"][reached[0]] if reached else None
             rows[-1]["best_val_acc"] = max(values, default=None)
-    print(f"{'seed':>4} {'fit, s':>8} {'epochs to':>10} {'seconds to':>11} {'best val':>9}   target {args.target}")
+    heads = ("seed", "fit, s", "epochs to", "seconds to", "best val", "PFLOP", "executed")
+    print(*(f"{head:>10}" for head in heads), f"  target {args.target}")
     for row in rows:
         cells = [row["epochs_to_target"], row["seconds_to_target"], row["best_val_acc"]]
-        shown = ["never" if cell is None else f"{cell:.4g}" for cell in cells]
-        print(f"{row['seed']:4} {row['seconds']:8.1f} {shown[0]:>10} {shown[1]:>11} {shown[2]:>9}")
+        cells += [row["result"]["fit"][f"{kind}_flops"] / 1e15 for kind in ("training", "executed")]
+        shown = [str(row["seed"]), f"{row['seconds']:.1f}", *("never" if x is None else f"{x:.4g}" for x in cells)]
+        print(*(f"{cell:>10}" for cell in shown))
     return {
         "config": args.config,
         "options": args.options,
