@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from lightning.pytorch import Trainer
 from tiny import fit
@@ -58,24 +60,33 @@ def real_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained_once(tmp_path_factory) -> Callable[..., Path]:
-    known: dict[tuple[str, ...], Path] = {}
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Fill a folder once in a session, however many workers ask for it: `once(name, fill)` returns it."""
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    base.mkdir(exist_ok=True)
 
-    def run(*args: str) -> Path:
-        if args not in known:
-            folder = tmp_path_factory.mktemp("finished")
-            known[args] = fit(*args, "--save_dir", folder, save_dir=folder)
-        return known[args]
+    def get(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = base / name
+        with FileLock(base / f"{name}.lock"):
+            if not (base / f"{name}.filled").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                (base / f"{name}.filled").touch()
+        return folder
 
-    return run
+    return get
 
 
 @pytest.fixture
-def finished(_trained_once) -> Callable[..., Path]:
+def finished(once) -> Callable[..., Path]:
     """Put a finished run into lightning_logs/: `finished(*MLP)`. Each is trained once in a session, and copied."""
 
     def copy(*args: str) -> Path:
-        run = _trained_once(*args)
+        name = hashlib.sha256(repr(args).encode()).hexdigest()[:16]
+        folder = once(name, lambda folder: fit(*args, "--save_dir", folder, save_dir=folder))
+        (run,) = folder.glob("*/*")
         return Path(shutil.copytree(run, Path("lightning_logs", *run.parts[-2:])))
 
     return copy

@@ -35,17 +35,18 @@ return worded.map((element) => {
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
+def report(once) -> Path:
     if (missing := missing_programs()) and not os.environ.get("CI"):
         pytest.skip(f"needs {' and '.join(missing)}")
     assert not missing, "CI has to install the browser"
-    folder = tmp_path_factory.mktemp("runs")
-    place = ("--save_dir", str(folder), "--version", "v")
-    for model in (CNN, MLP):
-        assert main(["fit", *DATA, *model, *place]) == 0
-    runs = [f"--run={folder / name / 'v'}" for name in ("cnn", "mlp")]
-    assert main(["report", *runs, "--output", str(folder / "report")]) == 0
-    return folder / "report/report.html"
+
+    def write(folder: Path) -> None:
+        for model in (CNN, MLP):
+            assert main(["fit", *DATA, *model, "--save_dir", str(folder), "--version", "v"]) == 0
+        runs = [f"--run={folder / name / 'v'}" for name in ("cnn", "mlp")]
+        assert main(["report", *runs, "--output", str(folder / "report")]) == 0
+
+    return once("browser-report", write) / "report/report.html"
 
 
 @pytest.fixture(scope="module")

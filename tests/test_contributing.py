@@ -109,12 +109,15 @@ def run_section(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def patched(tmp_path_factory) -> tuple[Path, str]:
+def patched(once) -> Path:
     """Apply each diff alone and then all of them to a copy of the package, and run their commands in one process.
 
-    Returns the folder and the output.
+    Returns the folder, with the output in output.txt.
     """
-    folder = tmp_path_factory.mktemp("patched")
+    return once("patched", patch)
+
+
+def patch(folder: Path) -> None:
     shutil.copytree(ROOT / "cifar_lightning", folder / "cifar_lightning", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", folder / "configs")
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -139,7 +142,7 @@ def patched(tmp_path_factory) -> tuple[Path, str]:
         "A section of the report": (),
     }
     lines = [shlex.join([*shlex.split(line), *options[t]]) for t in options for line in SECTIONS[t].commands]
-    return folder, shell(sys.executable, "-c", PROGRAM, *lines)
+    (folder / "output.txt").write_text(shell(sys.executable, "-c", PROGRAM, *lines), encoding="utf-8")
 
 
 def config(run: Path) -> dict:
@@ -174,8 +177,8 @@ def test_a_network(run_section):
 @pytest.mark.slow
 @shows("A metric")
 def test_a_metric(patched):
-    folder, output = patched
-    run = folder / "lightning_logs/mlp/version_0"
+    output = (patched / "output.txt").read_text(encoding="utf-8")
+    run = patched / "lightning_logs/mlp/version_0"
     assert re.search(r"val on 100 SYNTHETIC images: .*top-3 rate \d", output)
     assert re.search(r"test on 100 SYNTHETIC images: .*top-3 rate \d", output)
     curve = [float(row["val/top3"]) for row in rows(run)]
@@ -206,7 +209,7 @@ def test_an_augmentation(run_section):
 @pytest.mark.slow
 @shows("A figure")
 def test_a_figure(patched):
-    runs = patched[0] / "lightning_logs/mlp"
+    runs = patched / "lightning_logs/mlp"
     assert {"val/confidences", "val/confusion"} <= images_of(runs / "version_1")
     assert (runs / "version_0/report/figures/confidences.png").is_file()
     assert "confidences.png" in (runs / "version_0/report/report.md").read_text(encoding="utf-8")
@@ -215,7 +218,7 @@ def test_a_figure(patched):
 @pytest.mark.slow
 @shows("A section of the report")
 def test_a_section_of_the_report(patched):
-    report = patched[0] / "lightning_logs/mlp/version_0/report"
+    report = patched / "lightning_logs/mlp/version_0/report"
     titles = re.findall(r"^## (.*)$", (report / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert titles[titles.index("Doubts") + 1] == "Calibration"
     assert (report / "figures/doubts.png").is_file()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from observe import LOOPBACK, descendants, listening, wait_until
-from tiny import CNN, DATA, state_sha256
+from tiny import CNN, DATA, MLP, state_sha256
 
 from cifar_lightning.__main__ import main
 
@@ -127,10 +127,29 @@ def test_processes_meet_where_no_other_machine_comes():
     assert set.union(*addresses) <= LOOPBACK
 
 
+@pytest.fixture
+def of_two(once) -> Path:
+    """The run of a training and a test by two processes."""
+    words = ("fit", *DATA, *MLP, *TWO, "--name=ddp", "--version=two", "--test")
+    return once("ddp", lambda folder: command(*words, "--save_dir", folder)) / "ddp/two"
+
+
 @pytest.mark.slow
-def test_two_torchrun_nodes_train_as_two_devices_of_one_node():
-    net = ("--model", "MLPClassifier", "--model.net.widths", "[16]")
-    command("fit", *DATA, *net, "--version=one", *TWO)
+def test_spawned_processes_train_and_test_as_those_of_a_script_do(of_two):
+    command("fit", *DATA, *MLP, *TWO, "--trainer.strategy=ddp_spawn", "--name=ddp", "--version=spawned", "--test")
+    ddp, spawn = (json.loads((run / "result.json").read_text()) for run in (of_two, Path("lightning_logs/ddp/spawned")))
+    assert spawn["status"] == "completed"
+    assert spawn["fit"]["devices"] == spawn["test"]["devices"] == 2
+    assert sum(map(sum, spawn["test"]["confusion"])) == 200
+    for stage in ("fit", "test"):
+        rates = "train/images_per_second"
+        assert {k: v for k, v in spawn[stage]["metrics"].items() if k != rates} == {
+            k: v for k, v in ddp[stage]["metrics"].items() if k != rates
+        }
+
+
+@pytest.mark.slow
+def test_two_torchrun_nodes_train_as_two_devices_of_one_node(of_two):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -140,7 +159,7 @@ def test_two_torchrun_nodes_train_as_two_devices_of_one_node():
         subprocess.Popen(
             [
                 *(sys.executable, "-m", "torch.distributed.run", *rendezvous, f"--node_rank={rank}"),
-                *("-m", "cifar_lightning", "fit", *DATA, *net, *nodes, "--version=two"),
+                *("-m", "cifar_lightning", "fit", *DATA, *MLP, *nodes, "--version=nodes"),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -149,7 +168,7 @@ def test_two_torchrun_nodes_train_as_two_devices_of_one_node():
         for rank in range(2)
     ]
     said = [process.communicate(timeout=600)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert state_sha256(Path("lightning_logs/mlp/two")) == state_sha256(Path("lightning_logs/mlp/one"))
-    result = json.loads(Path("lightning_logs/mlp/two/result.json").read_text())
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    assert state_sha256(Path("lightning_logs/mlp/nodes")) == state_sha256(of_two)
+    result = json.loads(Path("lightning_logs/mlp/nodes/result.json").read_text())
     assert result["fit"]["devices"] == 2

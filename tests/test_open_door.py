@@ -90,16 +90,16 @@ def command(*args: object, folder: Path, status: int = 0) -> str:
 
 
 @pytest.fixture(scope="module", params=NETS)
-def trained(request, tmp_path_factory) -> tuple[Path, Path, str]:
+def trained(request, once) -> tuple[Path, Path, str]:
     """A folder, the run of a training in it with everything on, and the option that names the network."""
-    folder = tmp_path_factory.mktemp("own")
-    (folder / "mynet.py").write_text(OWN)
-    output = command(
-        "fit", "--model.net", request.param, *NETS[request.param], *DATA, "--trainer.max_epochs=2", folder=folder
-    )
-    assert "Traceback" not in output
-    (run,) = (folder / "lightning_logs").glob("*/*")
-    return folder, run, request.param
+
+    def train(folder: Path) -> None:
+        (folder / "mynet.py").write_text(OWN)
+        options = (*NETS[request.param], *DATA, "--trainer.max_epochs=2", "--name=own", "--version=whole")
+        assert "Traceback" not in command("fit", "--model.net", request.param, *options, folder=folder)
+
+    folder = once(f"own-{request.param}", train)
+    return folder, folder / "lightning_logs/own/whole", request.param
 
 
 OF_A_FILE = pytest.mark.parametrize("trained", ["mynet.Tiny"], indirect=True)
@@ -149,7 +149,8 @@ def test_what_is_done_with_a_run(trained):
 @OF_A_FILE
 def test_a_killed_training_goes_on(trained):
     folder, whole, name = trained
-    options = ("--model.net", name, *NETS[name], *DATA, "--trainer.max_epochs=2", "--figures.every_n_epochs=0")
+    options = ("--model.net", name, *NETS[name], *DATA, "--trainer.max_epochs=2", "--name=own")
+    options = (*options, "--figures.every_n_epochs=0")
     run = whole.with_name("killed")
     process = start("fit", *options, "--version=killed", folder=folder)
     deadline = time.monotonic() + 200
@@ -180,9 +181,10 @@ def test_a_sweep_over_an_argument(trained):
 
 
 @OF_A_FILE
-def test_an_edited_file(trained):
-    """Comes last: the source that the run was trained with is used, and the edit is reported."""
-    folder, run, _ = trained
+def test_an_edited_file(trained, tmp_path):
+    """The source that the run was trained with is used, and the edit is reported."""
+    folder = Path(shutil.copytree(trained[0], tmp_path / "own"))
+    run = folder / "lightning_logs/own/whole"
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     expected = cifar_lightning.load(run, "cpu")(images)
     (folder / "mynet.py").write_text(OWN.replace("amax", "amin"))

@@ -28,14 +28,15 @@ FEW = ("--images", "6")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(once) -> Path:
     """A folder with a CNN that was tested, and an MLP that was not."""
-    folder = tmp_path_factory.mktemp("runs")
-    place = ("--save_dir", str(folder), "--version", "v", "--figures.every_n_epochs=0")
-    assert main(["fit", *DATA, *CNN, *place, "--layers.every_n_steps=5"]) == 0
-    assert main(["test", "--run", str(folder / "cnn/v")]) == 0
-    assert main(["fit", *DATA, *MLP, *place]) == 0
-    return folder
+
+    def train(folder: Path) -> None:
+        place = ("--save_dir", str(folder), "--version", "v", "--figures.every_n_epochs=0")
+        assert main(["fit", *DATA, *CNN, *place, "--layers.every_n_steps=5", "--test"]) == 0
+        assert main(["fit", *DATA, *MLP, *place]) == 0
+
+    return once("report", train)
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_the_oldest_python_is_the_same_everywhere():
 
 @pytest.mark.slow
 def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
-    """The script from start to end, on a sixth of the weights and half of the images, and with an installed environment."""
+    """The script from start to end, with fewer weights and images, in an environment that is there already."""
     smaller = ["--model.net.widths=[32,64,64]", "--data.synthetic_train=4000", "--data.batch_size=125"]
     smaller += ["--data.images_per_step=125"]
     copy = Path("copy")

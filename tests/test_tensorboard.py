@@ -15,12 +15,12 @@ from cifar_lightning.callbacks.records import table_row
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    options = ("--model.net.whiten_px=2", *DRAWING, "--save_dir", str(folder), "--version", "v")
-    assert main(["fit", *DATA, *CNN, *options]) == 0
-    assert main(["test", "--run", str(folder / "cnn/v")]) == 0
-    return folder / "cnn/v"
+def run(once):
+    def train(folder):
+        options = ("--model.net.whiten_px=2", *DRAWING, "--save_dir", str(folder), "--version", "v", "--test")
+        assert main(["fit", *DATA, *CNN, *options]) == 0
+
+    return once("tensorboard", train) / "cnn/v"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import doctest
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import CNN, DATA
+from tiny import CNN
 
 import cifar_lightning
 from cifar_lightning import load
@@ -24,20 +23,10 @@ from cifar_lightning.runs import Run
 from cifar_lightning.trained import load_trained
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A CNN that was trained and tested."""
-    folder = tmp_path_factory.mktemp("runs")
-    place = ("--save_dir", str(folder), "--version", "version_0")
-    assert main(["fit", *DATA, *CNN, *place]) == 0
-    assert main(["test", "--run", str(folder / "cnn/version_0")]) == 0
-    return folder / "cnn/version_0"
-
-
 @pytest.fixture
-def run(trained) -> Path:
-    """A copy to change, in the folder of the test."""
-    return Path(shutil.copytree(trained, "lightning_logs/cnn/version_0"))
+def run(finished) -> Path:
+    """A CNN that was trained and tested."""
+    return finished(*CNN, "--test")
 
 
 def change(run: Path, **trainer: object) -> None:

@@ -1,9 +1,6 @@
 """What the command line makes of the trainer's arguments."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from lightning.pytorch.strategies import DDPStrategy
@@ -86,25 +83,3 @@ def test_strategies_start_scripts():
     assert script_strategy("ddp_fork_find_unused_parameters_true") == "ddp_find_unused_parameters_true"
     assert script_strategy("auto") == "auto"
     assert script_strategy(DDPStrategy(start_method="spawn"))._start_method == "popen"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ddp_spawn_trains_and_tests_as_ddp_does():
-    entries = []
-    for strategy in ("ddp", "ddp_spawn"):
-        two = ("--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}")
-        words = ("fit", *DATA, *MLP, *two, f"--name={strategy}", "--trainer.max_epochs=1", "--test")
-        command = [sys.executable, "-m", "cifar_lightning", *words]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        entries.append(json.loads(Path("lightning_logs", strategy, "version_0/result.json").read_text()))
-    ddp, spawn = entries
-    assert spawn["status"] == "completed"
-    assert spawn["fit"]["devices"] == spawn["test"]["devices"] == 2
-    assert sum(map(sum, spawn["test"]["confusion"])) == 200
-    for stage in ("fit", "test"):
-        rates = "train/images_per_second"
-        assert {k: v for k, v in spawn[stage]["metrics"].items() if k != rates} == {
-            k: v for k, v in ddp[stage]["metrics"].items() if k != rates
-        }
