@@ -1,7 +1,9 @@
 """Two processes on the CPU: each sample once, and the metrics of one process."""
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -127,6 +129,15 @@ def test_processes_meet_where_no_other_machine_comes():
     assert set.union(*addresses) <= LOOPBACK
 
 
+def free_port() -> int:
+    """Return a port of no other program, below those that the system may give to one before it is used."""
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 @pytest.fixture
 def of_two(once) -> Path:
     """The run of a training and a test by two processes."""
@@ -150,10 +161,7 @@ def test_spawned_processes_train_and_test_as_those_of_a_script_do(of_two):
 
 @pytest.mark.slow
 def test_two_torchrun_nodes_train_as_two_devices_of_one_node(of_two):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rendezvous = ("--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}")
+    rendezvous = ("--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={free_port()}")
     nodes = ("--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
     started = [
         subprocess.Popen(
