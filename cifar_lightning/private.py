@@ -21,6 +21,7 @@ __all__ = [
     "WARNINGS",
     "actions_of",
     "add_summary",
+    "any_batch_size",
     "foreach_norm",
     "start_processes_as_commands",
     "typehint_of",
@@ -51,6 +52,13 @@ def foreach_norm(tensors: list[Any], order: float = 2.0) -> list[Any]:
     import torch
 
     return list(torch._foreach_norm(tensors, order))
+
+
+def any_batch_size(images: Any) -> None:
+    """Make torch.compile compile once for all numbers of images. `torch.compile(dynamic=True)` leaves no size fixed."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    maybe_mark_dynamic(images, 0)
 
 
 def add_summary(writer: Any, summary: Any) -> None:

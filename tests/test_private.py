@@ -50,6 +50,22 @@ def test_norms_of_several_tensors():
     assert [float(norm) for norm in private.foreach_norm(tensors, float("inf"))] == [4, 1]
 
 
+def test_compiled_once_for_any_batch_size():
+    shapes = []
+
+    def backend(graph, inputs):
+        shapes.append([x.shape for x in inputs if isinstance(x, torch.Tensor)])
+        return graph.forward
+
+    torch._dynamo.reset()
+    double = torch.compile(lambda x: x * 2, backend=backend, dynamic=False)
+    for shape in ((4, 3), (5, 3), (5, 6)):
+        images = torch.ones(shape)
+        private.any_batch_size(images)
+        assert torch.equal(double(images), images + images)
+    assert len(shapes) == 2  # the other sizes are fixed
+
+
 def test_a_summary_is_written_to_the_one_event_file():
     from torch.utils.tensorboard.summary import hparams
 

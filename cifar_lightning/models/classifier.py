@@ -18,9 +18,11 @@ from cifar_lightning.data.loader import Batch, BatchLoader, check_batch
 from cifar_lightning.metrics import ClassificationMetrics, EpochOutputs
 from cifar_lightning.models import introspection
 from cifar_lightning.models.checks import argument_problems, not_logits
+from cifar_lightning.models.compilation import compile_ahead
 from cifar_lightning.models.optimization import ScheduledModule
 from cifar_lightning.models.tta import TTAName, tta_logits
 from cifar_lightning.optim.schedule import ScheduleName
+from cifar_lightning.private import any_batch_size
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "ImageClassifier"]
 
@@ -53,7 +55,8 @@ class ImageClassifier(ScheduledModule):
         tta: Views to average in `validate`, `test` and `predict`: "none", "flip" (mirror image), "flip_translate" (six
             views) or "flip_grid" (eighteen). The validations of a training take each image as it is, which is cheaper.
         channels_last: Keep images and weights as NHWC in memory: faster convolutions on CPUs and tensor cores.
-        compile: Compile the network with torch.compile for training; checkpoints stay the same.
+        compile: Compile the network with torch.compile for training, once for each image size and before the clock of
+            the training starts; checkpoints stay the same.
 
     Raises:
         ValueError: for arguments out of range; all problems in one message.
@@ -127,7 +130,10 @@ class ImageClassifier(ScheduledModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, 32, 32) to logits (B, 10), without test-time augmentation."""
-        return self.net(self.normalize(images))
+        images = self.normalize(images)
+        if self.compile_net:
+            any_batch_size(images)
+        return self.net(images)
 
     def predict_logits(self, images: Tensor, tta: TTAName | None = None) -> Tensor:
         """uint8 images (B, 3, 32, 32) to logits (B, 10), with these views averaged; default: those of the model."""
@@ -184,7 +190,12 @@ class ImageClassifier(ScheduledModule):
             self.check_net(data.image_sizes)
             self.initialise_from(data.train.images)
         if self.compile_net:
-            self.net.compile()
+            self.net.compile(dynamic=False)
+
+    def on_fit_start(self) -> None:
+        """Compile the network, before the clock of the training starts."""
+        if self.compile_net:
+            compile_ahead(self)
 
     def initialise_from(self, images: Tensor) -> None:
         """Compute the layers that come from data, from evenly chosen images out of uint8 (N, 3, 32, 32)."""

@@ -1,0 +1,42 @@
+"""Compile a network before its training starts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from cifar_lightning.data.augment import resize
+from cifar_lightning.models import introspection
+
+if TYPE_CHECKING:
+    from cifar_lightning.models.classifier import ImageClassifier
+
+__all__ = ["compile_ahead"]
+
+
+def compile_ahead(model: ImageClassifier) -> None:
+    """Pass a batch of each image size of the training forward and backward, which compiles the network for it.
+
+    Weights, gradients, buffers and the random state stay as they were.
+
+    Args:
+        model: on its device, with a compiled network and the data of its trainer.
+    """
+    trainer, started = model.trainer, time.monotonic()
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    sizes = sorted(set(data.image_sizes) or {32})
+    batch = slice(data.images_per_batch(trainer.world_size))
+    images, labels = data.train.images[batch], data.train.labels[batch].to(model.device)
+    weights = [parameter for parameter in model.net.parameters() if parameter.requires_grad]
+    with introspection.undisturbed(model.net), torch.enable_grad():
+        model.net.train()
+        for size in sizes:
+            with trainer.precision_plugin.train_step_context():
+                loss = model.loss(model(resize(images, size).to(model.device)), labels)
+            torch.autograd.grad(loss, weights, allow_unused=True)
+    rank_zero_info(
+        f"Compiled for images of {' and '.join(map(str, sizes))} pixels in {time.monotonic() - started:.0f} s."
+    )
