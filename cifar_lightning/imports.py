@@ -169,17 +169,21 @@ def user_key() -> bytes:
     Raises:
         OSError: when the user has no folder that can be written.
     """
+    from filelock import FileLock
+
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     path = Path(base) / "cifar_lightning" / "key"
     if not path.is_absolute():
         raise OSError("no home folder")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            contextlib.suppress(FileExistsError),
-            open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file,
-        ):
-            file.write(secrets.token_bytes(32))
+        with FileLock(path.with_name("key.lock")):  # several programs may start for the first time
+            if not path.is_file():
+                new = path.with_name("key.new")
+                new.unlink(missing_ok=True)
+                with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                    file.write(secrets.token_bytes(32))
+                new.replace(path)
     return path.read_bytes()
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 
 # Of the tests, and of the processes that they start: threads of several programs on the same cores wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Runs are signed with a key in the user's configuration. That of the tests lies elsewhere, as a home may be read-only.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CONFIGURATION = tempfile.TemporaryDirectory(prefix="cifar_lightning-")  # removed when the tests end
+    os.environ["XDG_CONFIG_HOME"] = CONFIGURATION.name
 
 import pytest
 import torch

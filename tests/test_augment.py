@@ -341,6 +341,14 @@ def test_an_augmentation_without_apply():
                 "Expected `data.zoom_percent` in [0, 100] percent, got 101.0.",
             ],
         ),
+        (
+            StandardAugmentation(brightness_percent=-0.5, contrast_percent=101.0),
+            [
+                "Expected `data.brightness_percent` in [0, 100] percent, got -0.5.",
+                "Expected `data.contrast_percent` in [0, 100] percent, got 101.0.",
+            ],
+        ),
+        (StandardAugmentation(brightness_percent=100.0, contrast_percent=100.0), []),
     ],
 )
 def test_problems(augmentation, messages):

@@ -150,9 +150,12 @@ def test_the_wheel_is_whole(tmp_path):
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "cifar_lightning", source / "cifar_lightning", ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", built, source], check=True)
+    own = {
+        name: value for name, value in os.environ.items() if name != "XDG_CONFIG_HOME"
+    }  # where pip looks for the index
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", built, source], check=True, env=own)
     (wheel,) = built.iterdir()
-    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True, env=own)
     (tmp_path / "work").mkdir()
     program = f"""
 import pathlib, cifar_lightning

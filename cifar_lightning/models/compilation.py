@@ -20,13 +20,16 @@ __all__ = ["compile_ahead"]
 def compile_ahead(model: ImageClassifier) -> None:
     """Pass a batch of each image size of the training forward and backward, which compiles the network for it.
 
-    Weights, gradients, buffers and the random state stay as they were.
+    Weights, gradients, buffers and the random state stay as they were. Without a data module it is compiled in the
+    first step.
 
     Args:
-        model: on its device, with a compiled network and the data of its trainer.
+        model: on its device, with a network to compile.
     """
     trainer, started = model.trainer, time.monotonic()
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = getattr(trainer, "datamodule", None)
+    if data is None:
+        return
     sizes = sorted(set(data.image_sizes) or {32})
     batch = slice(data.images_per_batch(trainer.world_size))
     images, labels = data.train.images[batch], data.train.labels[batch].to(model.device)
