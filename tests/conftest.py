@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 from lightning.pytorch import Trainer
-from tiny import fit
+from tiny import CNN, DRAWING, MLP, fit
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 
@@ -95,6 +95,17 @@ def finished(once) -> Callable[..., Path]:
         return Path(shutil.copytree(run, Path("lightning_logs", *run.parts[-2:])))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def drawn(once) -> Path:
+    """A folder with the runs mlp/v and cnn/v, trained with figures after each epoch and tested."""
+
+    def train(folder: Path) -> None:
+        for model in (MLP, (*CNN, "--model.net.whiten_px=2")):
+            fit(*model, *DRAWING, "--test", "--version=v", "--save_dir", folder, save_dir=folder)
+
+    return once("drawn", train)
 
 
 @pytest.fixture

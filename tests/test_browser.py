@@ -11,33 +11,19 @@ import pytest
 from browser import TensorBoardPage, chromium, missing_programs, tensorboard
 from PIL import Image
 
-from cifar_lightning.__main__ import main
-
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-RUNS = {"mlp/version_0", "cnn/version_0"}
+RUNS = {"mlp/v", "cnn/v"}
 SCALARS = {"train/loss", "train/acc", "val/loss", "val/acc", "step/lr", "train/images_per_second"}
-DATA = "--data.source synthetic --data.synthetic_train 600 --data.synthetic_test 200 --data.val_size 100"
-SHORT = f"{DATA} --data.batch_size 100 --trainer.max_epochs 2 --trainer.log_every_n_steps 1"
-MODELS = {
-    "mlp": "--model MLPClassifier --model.net.widths [32]",
-    "cnn": "--model CNNClassifier --model.net.widths [8,8]",
-}
 
 
 @pytest.fixture(scope="module")
-def logs(once):
+def logs(drawn):
     if (missing := missing_programs()) and not os.environ.get("CI"):
         pytest.skip(f"needs {' and '.join(missing)}")
     assert not missing, "CI has to install the browser"
-
-    def train(folder: Path) -> None:
-        for name, model in MODELS.items():
-            words = ["fit", *model.split(), "--name", name, "--save_dir", str(folder), *SHORT.split(), "--test"]
-            assert main(words) == 0
-
-    return once("browser", train)
+    return drawn
 
 
 @pytest.fixture(scope="module")

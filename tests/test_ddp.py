@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from cifar_lightning.__main__ import main
 
 pytestmark = pytest.mark.timeout(900)  # processes of their own start slowly on a busy machine
 
+ALONE = ("--trainer.strategy=auto", "--trainer.devices=1")
 TWO = ("--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.accelerator=cpu")
 
 
@@ -38,13 +40,11 @@ def command(*args: object) -> str:
 
 
 @pytest.mark.slow
-def test_a_training_of_two_processes_sees_every_sample_once_an_epoch():
+def test_two_processes_share_every_sample_and_stop_at_the_same_epoch():
     # 599 images leave batches and shares uneven.
-    out = command(
-        *("fit", *DATA, *CNN, *TWO, "--data.synthetic_train=699", "--trainer.callbacks=recording.RecordIndices")
-    )
+    images = ("--data.synthetic_train=699", "--trainer.callbacks=recording.RecordIndices", "--trainer.max_epochs=6")
+    out = command("fit", *DATA, *CNN, *TWO, *images, "--early_stopping.patience=1", "--early_stopping.min_delta=1.0")
     (run,) = Path("lightning_logs").glob("*/*")
-    assert len(list(Path("lightning_logs/cnn").iterdir())) == 1
     for epoch in range(2):
         ranks = [torch.load(f"indices-{epoch}-{rank}.pt", weights_only=True) for rank in range(2)]
         assert sorted(torch.cat(ranks).tolist()) == list(range(599))
@@ -52,33 +52,9 @@ def test_a_training_of_two_processes_sees_every_sample_once_an_epoch():
     orders = [torch.load(f"indices-{epoch}-0.pt", weights_only=True) for epoch in range(2)]
     assert orders[0].tolist() != orders[1].tolist()
     result = json.loads((run / "result.json").read_text())
-    assert result["status"] == "completed"
-    assert result["fit"]["devices"] == 2
-    assert len(re.findall("epoch 1/2", out)) == 1  # one process speaks
-
-
-@pytest.mark.slow
-def test_early_stopping_stops_both_processes_at_the_same_epoch():
-    patience = ("--early_stopping.patience=1", "--early_stopping.min_delta=1.0", "--trainer.max_epochs=6")
-    command("fit", *DATA, *CNN, *TWO, *patience)
-    (run,) = Path("lightning_logs").glob("*/*")
-    result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["stopped_by"]) == ("early_stopped", "EarlyStopping by val/acc")
-    assert result["fit"]["epochs"] == 2
-
-
-@pytest.mark.slow
-def test_two_processes_evaluate_as_one_does_with_any_batch_size(finished):
-    run = finished(*CNN)
-    seen = []
-    for devices in ((), TWO):
-        for batch_size in (1, 7, 500, 4096) if not devices else (7,):
-            words = ["test", "--run", str(run), f"--data.eval_batch_size={batch_size}", *devices]
-            command(*words) if devices else main(words)
-            seen.append(json.loads((run / "result.json").read_text())["test"])
-    for entry in seen[1:]:
-        assert entry["confusion"] == seen[0]["confusion"]
-        assert entry["metrics"] == pytest.approx(seen[0]["metrics"], rel=1e-5)
+    assert (result["fit"]["devices"], result["fit"]["epochs"]) == (2, 2)
+    assert len(re.findall("epoch 1/6", out)) == 1  # one process speaks
 
 
 def test_two_processes_predict_every_image_once(finished):
@@ -141,13 +117,27 @@ def free_port() -> int:
 @pytest.fixture
 def of_two(once) -> Path:
     """The run of a training and a test by two processes."""
-    words = ("fit", *DATA, *MLP, *TWO, "--name=ddp", "--version=two", "--test")
+    words = ("fit", *DATA, *MLP, *TWO, "--name=ddp", "--version=two", "--test", "--data.eval_batch_size=33")
     return once("ddp", lambda folder: command(*words, "--save_dir", folder)) / "ddp/two"
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_as_one_does_with_any_batch_size(of_two, tmp_path):
+    run = Path(shutil.copytree(of_two, tmp_path / "ddp/copy"))
+    seen = [json.loads((run / "result.json").read_text())["test"]]
+    for batch_size in (1, 7, 500, 4096):
+        assert main(["test", "--run", str(run), f"--data.eval_batch_size={batch_size}", *ALONE]) == 0
+        seen.append(json.loads((run / "result.json").read_text())["test"])
+    assert [entry["devices"] for entry in seen] == [2, 1, 1, 1, 1]
+    for entry in seen[1:]:
+        assert entry["confusion"] == seen[0]["confusion"]
+        assert entry["metrics"] == pytest.approx(seen[0]["metrics"], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_spawned_processes_train_and_test_as_those_of_a_script_do(of_two):
-    command("fit", *DATA, *MLP, *TWO, "--trainer.strategy=ddp_spawn", "--name=ddp", "--version=spawned", "--test")
+    spawned = ("--trainer.strategy=ddp_spawn", "--name=ddp", "--version=spawned", "--test")
+    command("fit", *DATA, *MLP, *TWO, *spawned, "--data.eval_batch_size=33")
     ddp, spawn = (json.loads((run / "result.json").read_text()) for run in (of_two, Path("lightning_logs/ddp/spawned")))
     assert spawn["status"] == "completed"
     assert spawn["fit"]["devices"] == spawn["test"]["devices"] == 2

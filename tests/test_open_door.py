@@ -123,13 +123,16 @@ def test_what_is_done_with_a_run(trained):
     folder, run, name = trained
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "mine.png")
-    commands = ("test", "predict", "report", "predict --images mine.png", "export --format onnx --output net.onnx")
+    commands = ["test", "predict", "predict --images mine.png", "export --format onnx --output net.onnx"]
+    if name == "mynet.Tiny":  # tests/test_report_networks.py shows a report of the other
+        commands.append("report")
     said = lines(*(f"{line} --run {run}" for line in commands), folder=folder)
-    for words, i in (("test on 100", 0), ("Predictions", 1), ("Predicted 1 of 1 files", 3)):
+    for words, i in (("test on 100", 0), ("Predictions", 1), ("Predicted 1 of 1 files", 2)):
         assert words in said[i]
-    figures = {path.stem for path in (run / "report/figures").iterdir()}
-    assert {"filters", "feature_maps", "probes", "features"} <= figures
-    assert "Grad-CAM" in (run / "report/report.md").read_text()
+    if name == "mynet.Tiny":
+        figures = {path.stem for path in (run / "report/figures").iterdir()}
+        assert {"filters", "feature_maps", "probes", "features"} <= figures
+        assert "Grad-CAM" in (run / "report/report.md").read_text()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     session = onnxruntime.InferenceSession(folder / "net.onnx")
     found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
@@ -141,9 +144,6 @@ def test_what_is_done_with_a_run(trained):
         assert introspection.first_filters(model.net).shape == (64, 3, 7, 7)
         assert len(introspection.layers(model.net)) >= 8
         assert introspection.features(model.net, torch.randn(2, 3, 32, 32)).shape == (2, 512)
-        table = (run / "report/report.md").read_text().partition("| layer | accuracy, % |")[2]
-        rows = [line for line in table.partition("the network")[0].splitlines() if line.startswith("| ")]
-        assert len(rows) >= 4 + 2
 
 
 @OF_A_FILE

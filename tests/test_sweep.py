@@ -26,9 +26,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def words(save_dir: Path, *options: str) -> list[str]:
-    """The arguments of half of the sweep."""
-    sweep = save_dir.with_name(f"{save_dir.name}.yaml")
-    sweep.write_text(SMOKE.read_text().replace("[0.001, 0.02]", "[0.02]"))
+    """The arguments of half of the sweep; on a cluster, of its MLPs alone."""
+    sweep, lines = save_dir.with_name(f"{save_dir.name}.yaml"), SMOKE.read_text().splitlines(keepends=True)
+    text = "".join(line for line in lines if "label: CNN" not in line or "--address" not in options)
+    sweep.write_text(text.replace("[0.001, 0.02]", "[0.02]"))
     return [str(sweep), "--save_dir", str(save_dir), *options]
 
 
@@ -153,12 +154,13 @@ def test_two_nodes_of_a_ray_cluster_give_the_same_table_when_a_worker_is_killed(
     try:
         cluster.add_node(num_cpus=1)
         process = start(tmp_path, "--no-estimate", "--address", cluster.address)
-        wait_until(lambda: finished(tmp_path) >= 1)
-        os.kill(wait_until(lambda: descendants(os.getpid(), "^ray::(MLP|CNN)"))[0], signal.SIGKILL)
+        wait_until(lambda: trainings(tmp_path))
+        os.kill(wait_until(lambda: descendants(os.getpid(), "^ray::MLP"))[0], signal.SIGKILL)
         finish(process)
     finally:
         cluster.shutdown()
-    assert table(tmp_path) == table(undisturbed)
+    (row,) = table(tmp_path)
+    assert row[1:] in [other[1:] for other in table(undisturbed) if other[0] == "MLP"]
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path, here):

@@ -6,21 +6,16 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tiny import CNN, DATA, DRAWING, fit
+from tiny import CNN, DRAWING, fit
 
 from cifar_lightning import CLASSES
-from cifar_lightning.__main__ import main
 from cifar_lightning.analysis.figures import FIGURES
 from cifar_lightning.callbacks.records import table_row
 
 
 @pytest.fixture(scope="module")
-def run(once):
-    def train(folder):
-        options = ("--model.net.whiten_px=2", *DRAWING, "--save_dir", str(folder), "--version", "v", "--test")
-        assert main(["fit", *DATA, *CNN, *options]) == 0
-
-    return once("tensorboard", train) / "cnn/v"
+def run(drawn):
+    return drawn / "cnn/v"
 
 
 @pytest.fixture(scope="module")
