@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 from torch.distributed import DistError, TCPStore
@@ -16,7 +17,7 @@ from torch.distributed import DistError, TCPStore
 from cifar_lightning import runs
 from cifar_lightning.private import AGENT_STORE, GLOO_ERROR
 
-__all__ = ["rendezvous_on_loopback", "report_lost_process"]
+__all__ = ["leave_group", "rendezvous_on_loopback", "report_lost_process"]
 
 
 _stores: list[TCPStore] = []
@@ -47,6 +48,16 @@ def rendezvous_on_loopback(trainer: Trainer) -> None:
     os.environ[AGENT_STORE] = "True"  # connect to this store instead of starting one
     for backend in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
+
+
+def leave_group() -> None:
+    """End the threads that connect this process to the others, if there are any.
+
+    Lightning does so for NCCL alone. With gloo, a thread that still runs when Python ends may abort the process, after
+    all of its work is done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
