@@ -136,7 +136,8 @@ def bench(monkeypatch, *args: str) -> int:
     [
         *((["scale", f"--steps={wrong}"], f"`--steps`: expected a whole number of at least 1, got {wrong}")
           for wrong in ("0", "-1", "few", "1.5")),
-        (["train", CONFIG, "--trainer.max_epochs=many"], "`--trainer.max_epochs` to be a whole number or null"),
+        pytest.param(["train", CONFIG, "--trainer.max_epochs=many"],
+                     "`--trainer.max_epochs` to be a whole number or null", marks=pytest.mark.slow),
         (["scale", "--trainer.max_epochs=2"], "There is no option `--trainer.max_epochs` in `bench.py scale`"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

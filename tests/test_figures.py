@@ -35,7 +35,8 @@ def evaluated(net: nn.Module, n: int = 50) -> Evaluated:
 
 
 @pytest.mark.parametrize(
-    ("every", "epochs", "steps"), [(1, 3, [5, 10, 15]), (2, 4, [10, 20]), (2, 3, [10, 15]), (5, 2, [10])]
+    ("every", "epochs", "steps"),
+    [pytest.param(1, 3, [5, 10, 15], marks=pytest.mark.slow), (2, 4, [10, 20]), (2, 3, [10, 15]), (5, 2, [10])],
 )
 def test_one_cadence_and_always_the_last_epoch(every, epochs, steps):
     options = (f"--figures.every_n_epochs={every}", "--figures.show=[confusion, mistakes]")

@@ -39,7 +39,13 @@ def undisturbed():
 
 
 # Of 10 batches an epoch: the first, one in the middle of each kind, and the last ones of an epoch and of the training.
-@pytest.mark.parametrize(("kind", "after"), [("cnn", 1), *((kind, 13) for kind in LIGHT), ("cnn", 20), ("cnn", 40)])
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [
+        *[("cnn", 1), ("cnn", 20), ("cnn", 40), pytest.param("cnn", 13, marks=pytest.mark.slow)],
+        *((kind, 13) for kind in LIGHT if kind != "cnn"),
+    ],
+)
 def test_asked_to_end_and_started_again_equals_never_stopped(undisturbed, kind, after, capsys):
     drawing = ("--figures.every_n_epochs=2", "--layers.every_n_steps=1") if (kind, after) == ("cnn", 13) else ()
     expected = undisturbed(kind, *drawing)
@@ -93,7 +99,7 @@ def test_a_run_without_a_checkpoint_starts_again(undisturbed):
     assert remains(Path("lightning_logs/mlp/part")) == undisturbed("mlp")
 
 
-@pytest.mark.parametrize("after", [11, 19])
+@pytest.mark.parametrize("after", [11, pytest.param(19, marks=pytest.mark.slow)])
 def test_a_crash_in_a_callback_costs_the_epoch_at_hand_and_nothing_else(after):
     norms = "--layers.every_n_steps=1"
     crash = ("--trainer.callbacks=stopping.Fail", f"--trainer.callbacks.after={after}")

@@ -173,7 +173,7 @@ def test_a_new_metric_is_a_line(monkeypatch, capsys):
     best = max(float(row[header.index("val/top3")]) for row in rows)
     events = EventAccumulator(str(run)).Reload()
     assert [point.value for point in events.Scalars("hp/val/top3")] == [pytest.approx(best)]
-    assert main(["report", "--run", str(run)]) == 0
+    assert main(["report", "--run", str(run), "--images", "6"]) == 0
     report = (run / "report/report.md").read_text()
     assert "top-3 accuracy, %" in report
     assert f"{100 * test:.2f}" in report

@@ -10,10 +10,12 @@ import torch
 import yaml
 from tiny import CNN, fit
 
+from cifar_lightning import precision
 from cifar_lightning.precision import check_precision, device_type, has_bfloat16, native_precision
 
 
-def pretend(monkeypatch, **capabilities: bool) -> None:
+def pretend(monkeypatch, model: str = "AMD EPYC", **capabilities: bool) -> None:
+    monkeypatch.setattr(precision, "cpu_model", lambda: model)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: MappingProxyType(capabilities), raising=False)
 
 
@@ -22,6 +24,8 @@ def pretend(monkeypatch, **capabilities: bool) -> None:
     [
         ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
         ({"avx512_f": True, "avx512_bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": True, "model": "Intel(R) Xeon(R) Processor"}, False),
+        ({"avx512_bf16": True, "amx_bf16": True, "model": "Intel(R) Xeon(R) Processor"}, True),
         ({"amx_bf16": True}, True),
         ({"neon": True, "bf16": True}, True),
         ({}, False),

@@ -176,6 +176,7 @@ def test_a_report_of_an_untested_run_leaves_the_test_images_alone(runs, monkeypa
     assert page.text.count("Grad-CAM is left out") == 1
 
 
+@pytest.mark.slow
 def test_several_runs_stand_side_by_side(runs):
     arguments = ["--run", str(runs / "cnn/v"), "--run", str(runs / "mlp/v"), "--output", "both", *FEW]
     assert main(["report", *arguments]) == 0

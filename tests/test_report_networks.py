@@ -81,7 +81,7 @@ CURVES, STEPS = "Learning curves: the run", "Training steps: the run"
 @pytest.mark.parametrize(
     ("net", "missing"),
     [
-        (lambda: resnet18(num_classes=10), ()),
+        pytest.param(lambda: resnet18(num_classes=10), (), marks=pytest.mark.slow),
         (mlp, (CAM,)),
         (linear, (CAM, MAPS)),
         (headless, ()),
