@@ -286,6 +286,31 @@ def test_a_convolution_before_a_pooling_computes_what_the_pooling_reads(kernel_s
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), images)[0])
 
 
+def reach(net: CNN, side: int) -> tuple[int, int]:
+    """First and last row of the image that have a share in the features of a network of 1x1 kernels."""
+    images = torch.rand(1, 3, side, side, requires_grad=True)
+    net.features(images).sum().backward()
+    rows = images.grad.abs().sum((0, 1, 3)).nonzero().flatten().tolist()
+    assert len(rows) == rows[-1] - rows[0] + 1
+    assert images.grad.abs().sum((0, 1, 2)).nonzero().flatten().tolist() == rows  # the columns
+    return rows[0], rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("side", "plain", "centred"),
+    [(31, (0, 23), (4, 27)), (27, (0, 23), (2, 25)), (23, (0, 15), (4, 19)), (19, (0, 15), (2, 17))],
+)
+def test_centred_pooling_keeps_the_middle(side, plain, centred):
+    of = {"kernel_size": 1, "norm": "none", "activation": "tanh", "pooling": "average"}
+    assert reach(CNN([4, 4, 4], 1, **of), side) == plain
+    assert reach(CNN([4, 4, 4], 1, centred=True, **of), side) == centred
+
+
+def test_strides_are_never_centred():
+    with pytest.raises(ValueError, match=r"Expected `model.net.pooling` of max or average for `model.net.centred`"):
+        CNN(centred=True, pooling="stride")
+
+
 def test_dirac_convolutions_start_as_the_identity():
     net = CNN([4, 8], [2, 1], dirac=True)
     x = torch.randn(2, 4, 6, 6)
