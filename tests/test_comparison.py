@@ -41,6 +41,7 @@ def write_run(folder: Path, seed: int, lr: float, width: int, accuracy: float, s
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     metrics = {"train/loss": 0.5, "train/acc": accuracy + 0.1, "val/acc": accuracy - 0.02}
     fit = {"metrics": metrics, "seconds": 10.0 + seed, "epochs": 2, "best": {"monitor": "val/acc", "score": accuracy}}
+    fit["training_flops"] = int(2e12 * width)
     result = {"status": status, "params": 100 * width, "flops_per_image": 1e6 * width, "fit": fit}
     by_class = {f"test/class_acc/{name}": accuracy + 0.01 * i for i, name in enumerate(CLASSES)}
     result |= {"depth": width // 8, "data": {"source": "class folders"}}
@@ -85,6 +86,7 @@ def test_the_table_holds_the_statistics_of_the_runs(logs, capsys):
     assert row["gap, points"] == "12.00 ± 0.00"
     assert row["weights"] == "800"
     assert row["MFLOP per image"] == "8.0"
+    assert row["training, PFLOP"] == "0.016"
     assert row["fit, s"] == "11 ± 1"
     alone = rows["lr 0.2, widths 16"]
     assert (alone["n"], alone["test/acc, %"], alone["95 % of test/acc"]) == ("1", "81.00", "")
@@ -101,6 +103,7 @@ def test_the_page_has_tests_and_charts_with_their_numbers(logs):
         "cost_params",
         "cost_flops_per_image",
         "cost_seconds",
+        "cost_training_flops",
         "cost_depth",
         "classes",
         "curves_val",
@@ -126,7 +129,7 @@ def test_the_most_frequent_confusions_of_all_seeds(logs):
 
 def test_the_epochs_of_a_curve_are_in_a_table(logs):
     compare([str(logs)])
-    (row,) = re.findall(r"\| lr 0\.1, widths 16 \| (3.*)", Path("comparison/compare.md").read_text())
+    (row,) = re.findall(r"\| lr 0\.1, widths 16 \| (32\..*)", Path("comparison/compare.md").read_text())
     spread = 100 * statistics.stdev([0.4, 0.45])
     assert row == f"{32.5:.2f} ± {spread:.2f} | {40.5:.2f} ± {spread:.2f} |"
 

@@ -21,6 +21,7 @@ COSTS = {
     "params": "weights",
     "flops_per_image": "FLOP of a forward pass per image",
     "depth": "layers with trained weights",
+    "training_flops": "FLOP of the training",
     "seconds": "seconds of training",
 }
 MAX_LINES = 12

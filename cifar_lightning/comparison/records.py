@@ -63,7 +63,7 @@ class RunRecord:
         if name in ("params", "flops_per_image", "depth"):
             return self.result.get(name)
         fit = self.result.get("fit", {})
-        if name in ("seconds", "epochs", "images_per_second"):
+        if name in ("seconds", "epochs", "images_per_second", "training_flops", "executed_flops"):
             return fit.get(name)
         best = fit.get("best") or {}
         if name == best.get("monitor"):

@@ -25,10 +25,12 @@ def results(comparison: Comparison) -> Table:
     names = list(dict.fromkeys([metric, "test/acc", "val/acc", "train/acc"]))
     names = [name for name in names if any(group.values(name) for group in comparison.groups)]
     header = ["group", "n", *map(with_unit, names), f"95 % of {metric}"]
-    header += ["gap, points", "weights", "MFLOP per image", "fit, s", "diverged or failed"]
+    counted = any(group.values("training_flops") for group in comparison.groups)  # not in runs of older versions
+    training_header = ["training, PFLOP"] if counted else []
+    header += ["gap, points", "weights", "MFLOP per image", *training_header, "fit, s", "diverged or failed"]
     rows = []
     for group in comparison.groups:
-        params, flops = group.summary("params"), group.summary("flops_per_image")
+        params, flops, training = map(group.summary, ("params", "flops_per_image", "training_flops"))
         rows.append(
             [
                 group.label,
@@ -38,6 +40,7 @@ def results(comparison: Comparison) -> Table:
                 mean_and_std(gap_of(group)),
                 f"{params.mean:,.0f}" if params else "",
                 f"{flops.mean / 1e6:,.1f}" if flops else "",
+                *([f"{training.mean / 1e15:,.3g}" if training else ""] if counted else []),
                 mean_and_std(group.summary("seconds"), 1, 0),
                 str(sum(run.diverged for run in group.runs)),
             ]
