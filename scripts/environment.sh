@@ -2,6 +2,8 @@
 # environment EXTRAS   installs the project at the pinned versions; EXTRAS is "" or "[dev]".
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# pip compiles nothing, which saves half a minute: the first start of each module does, for all later ones.
+unset PYTHONDONTWRITEBYTECODE
 
 fail() {
   echo "error: $*" >&2
