@@ -93,6 +93,7 @@ def test_averaged_weights_are_those_of_the_figures(monkeypatch):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_a_new_figure_is_a_function_and_an_entry(monkeypatch, capsys):
     def class_counts(shown: Evaluated) -> Figure:
         figure = new_figure(4, 3, f"Images of each class, {shown.title}")

@@ -155,6 +155,7 @@ def test_the_bins_of_the_metric_are_those_of_the_figure():
     assert metric.compute().item() == pytest.approx(expected.error, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_new_metric_is_a_line(monkeypatch, capsys):
     top3 = Measure("top-3 accuracy", lambda: MulticlassAccuracy(10, average="micro", top_k=3), is_share=True)
     monkeypatch.setitem(METRICS, "top3", top3)

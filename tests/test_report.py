@@ -186,6 +186,7 @@ def test_several_runs_stand_side_by_side(runs):
         assert name in page.headings()
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_images(runs, capsys):
     place = ["--save_dir", str(runs), "--version", "all"]
     assert main(["fit", *DATA, *MLP, *place, "--data.val_size=0", "--trainer.max_epochs=1"]) == 0
