@@ -97,6 +97,12 @@ def test_files_that_set_nothing_and_a_byte_order_mark(capsys):
     assert config_of(capsys, "--config", "comments.yaml", *MLP) == config_of(capsys, *MLP)
 
 
+def test_keys_with_values_in_a_file_are_no_mistake_beside_one(capsys):
+    Path("frozen.yaml").write_text("model:\n  freeze_epochs: {net: 2}\n")
+    assert main(["fit", *MLP, "--config", "frozen.yaml", "--log_dir", "x"]) == 2
+    assert capsys.readouterr().err == "error: There is no option `--log_dir`. Did you mean `--save_dir`?\n"
+
+
 def test_a_pipe_is_read_once_and_checked_like_a_file(capsys):
     def piped(text: str) -> str:
         os.mkfifo("pipe") if not Path("pipe").exists() else None

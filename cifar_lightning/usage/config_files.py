@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import difflib
 import os
 from collections.abc import Generator
@@ -30,6 +31,10 @@ class Keys(dict[str, Any]):
     def __init__(self) -> None:
         super().__init__()
         self.lines = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        """A plain dictionary: what checks a value may make one of the same type, without its keys."""
+        return {key: copy.deepcopy(value, memo) for key, value in self.items()}
 
 
 class DuplicateKeyError(yaml.YAMLError):
