@@ -30,7 +30,7 @@ def load(
     returns logits (B, 10), in the order of `CLASSES`.
 
     Args:
-        path: A run folder or a `cifar_lightning.runs.Run`.
+        path: A run folder, a `cifar_lightning.runs.Run`, or the name of a published network, such as "cnn".
         device: The device for the network; None for the GPU where there is one, else the CPU.
         allow: Modules of your own that the run names, such as ["mynet"]. Only needed for a run of another user or
             machine; their code runs.

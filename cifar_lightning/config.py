@@ -269,7 +269,8 @@ def with_run_config(args: list[str]) -> list[str]:
     for i, arg in enumerate(args):
         run = args[i + 1] if arg == "--run" and i + 1 < len(args) else arg.removeprefix("--run=")
         if arg == "--run" or run != arg:
-            given = runs.Run(run)
+            given = runs.Run(runs.run_folder(run))
+            args = [*args[:i], f"--run={given.folder}", *args[i + (2 if arg == "--run" else 1) :]]
             imports.use_source_of(given.folder)
             config = given.config
             if config.get("data", {}).get("images_per_step"):

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.split import evenly_spaced
+from cifar_lightning import load
+from cifar_lightning.data.synthetic import synthetic_images
 from cifar_lightning.files import replacing, user_path
 from cifar_lightning.models.classifier import ImageClassifier
-from cifar_lightning.trained import load_trained
+from cifar_lightning.runs import run_folder
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["export"]
@@ -22,7 +22,7 @@ __all__ = ["export"]
 logger = logging.getLogger(__name__)
 
 CHECKED = 1000
-"""Number of images on which the file is compared with the checkpoint."""
+"""Number of images of the embedded stand-in on which the file is compared with the checkpoint: no data are needed."""
 TOLERANCE = 1e-4
 """Largest difference of a logit, as a share of the largest logit. Logits have no scale of their own, and float32 sums
 in another order differ by about 1e-6 of the numbers that are added, which may be far larger than their sum."""
@@ -75,11 +75,12 @@ def export(args: list[str]) -> int:
             differ from those of the checkpoint; it is then deleted.
     """
     parsed = parser().parse_args(args)
-    model, data = load_trained(parsed.run, device="cpu")
-    path = parsed.output or parsed.run / f"model{SUFFIXES[parsed.format]}"
+    run = run_folder(parsed.run)
+    model = load(run, device="cpu")
+    path = parsed.output or run / f"model{SUFFIXES[parsed.format]}"
     if not path.parent.is_dir():
         raise ValueError(f"Expected `--output` in a folder that exists, got {path}.")
-    images, source = some_images(data)
+    images = synthetic_images("test", CHECKED).images
     with torch.inference_mode():
         expected = torch.cat([model(batch) for batch in images.split(250)])
     write = to_onnx if parsed.format == "onnx" else to_torch_export
@@ -88,7 +89,7 @@ def export(args: list[str]) -> int:
         parts = [run(batch) for batch in (images[:1], *images[1:].split(250))]  # other sizes than the traced one
         worst, agree = difference(torch.cat(parts), expected)
         message = (
-            f"Checked on {len(images):,} {source}: largest difference of a logit {worst:.2g}, same class on "
+            f"Checked on {len(images):,} SYNTHETIC images: largest difference of a logit {worst:.2g}, same class on "
             f"{agree:,} of {len(images):,}"
         )
         largest = float(expected.abs().max())
@@ -100,14 +101,6 @@ def export(args: list[str]) -> int:
     logger.info(f"{message}.")
     logger.info(f"Exported: {path}")
     return 0
-
-
-def some_images(data: CIFAR10DataModule) -> tuple[Tensor, str]:
-    """Return images to check on, uint8 (N, 3, 32, 32), taken evenly from the training images, and their kind."""
-    data.setup("fit")
-    assert data.train is not None
-    rows = evenly_spaced(len(data.train), CHECKED)
-    return data.train.images[rows], "SYNTHETIC images" if data.is_synthetic else "training images"
 
 
 def difference(found: Tensor, expected: Tensor) -> tuple[float, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ __all__ = [
     "expanded",
     "not_written",
     "replacing",
+    "sha256",
     "user_path",
     "write_bytes_atomic",
     "write_text_atomic",
@@ -167,6 +169,11 @@ def not_written(path: Path, error: OSError) -> OSError:
         f"Expected to write {path}, got: {error.strerror or error} ({before}). Make room or choose another folder, and "
         "start again."
     )
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:

@@ -26,6 +26,8 @@ from typing import Any
 
 import jsonargparse
 
+from cifar_lightning.files import sha256
+
 __all__ = ["allow", "allowed", "keep_source", "may_import", "named_on_line", "source_of", "use_source_of"]
 
 logger = logging.getLogger(__name__)
@@ -191,11 +193,6 @@ def signature(manifest: dict[str, Any], key: bytes) -> str:
     """Return the signature of a manifest, which holds the SHA-256 of each source."""
     unsigned = {name: value for name, value in manifest.items() if name != "signature"}
     return hmac.new(key, json.dumps(unsigned, sort_keys=True).encode(), hashlib.sha256).hexdigest()
-
-
-def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def use_source_of(run: Path) -> None:

@@ -24,6 +24,7 @@ from cifar_lightning.files import user_path, write_text_atomic
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.models.tta import SHIFTS, TTAName
 from cifar_lightning.pages import render
+from cifar_lightning.runs import run_folder
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["predict_pictures"]
@@ -65,7 +66,8 @@ def predict_pictures(args: list[str]) -> int:
     """
     parsed = parser().parse_args(args)
     paths = find_pictures(parsed.images)
-    model = load(parsed.run)
+    run = run_folder(parsed.run)
+    model = load(run)
     read: list[Path] = []
     images: list[Tensor] = []
     for path, image in zip(paths, load_pictures(paths), strict=True):
@@ -78,7 +80,7 @@ def predict_pictures(args: list[str]) -> int:
         raise ValueError(f"Expected at least one picture that can be read, got {len(paths):,} files that cannot.")
     stacked = torch.stack(images)
     probabilities = predict(model, stacked, parsed.tta)
-    folder = parsed.output or parsed.run / "predictions"
+    folder = parsed.output or run / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(folder / "images.csv", as_csv(read, probabilities))
     write_text_atomic(folder / "images.json", as_json(read, probabilities))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cifar_lightning.cli.training import CifarCLI
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.imports import source_of
 from cifar_lightning.models.classifier import ImageClassifier
-from cifar_lightning.runs import Run, check_checkpoint
+from cifar_lightning.runs import Run, check_checkpoint, published_names, run_folder, unpacked
 
 __all__ = ["load_trained"]
 
@@ -42,7 +43,7 @@ def load_trained(
     """Return the trained network of a run, as `cifar_lightning.load` does, and its data.
 
     Args:
-        run: A run or its folder.
+        run: A run, its folder, or the name of a published network, such as "cnn".
         device: The device for the network; None for the GPU where there is one.
         allow: Modules of your own that the run names.
 
@@ -53,7 +54,10 @@ def load_trained(
         ValueError: If the folder is not a run, or has no checkpoint that can be read and fits its configuration, or
             if there is no such device.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    if not isinstance(run, Run) and str(run) in published_names() and not Path(run).exists():
+        with tempfile.TemporaryDirectory() as folder:
+            return load_trained(Run(unpacked(str(run), Path(folder))), device, allow)
+    run = run if isinstance(run, Run) else Run(run_folder(run))
     _ = run.config_path
     path = run.checkpoint("best")
     with isolate_rng(), source_of(run.folder, allow):

@@ -40,7 +40,7 @@ LARGEST = "cnn" if torch.__version__ >= "2.13" else "mlp"
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_the_file_answers_as_the_checkpoint_for_any_number_of_images(run, form, capsys):
     assert main(["export", "--run", str(run), "--format", form]) == 0
-    assert "same class on 500 of 500" in capsys.readouterr().err
+    assert "same class on 1,000 of 1,000" in capsys.readouterr().err
     images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
     model = load(run, device="cpu")
     for n in (1, 7):
@@ -63,7 +63,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(run, capsys, monkeypatch):
     assert main(["export", "--run", str(run), "--format", "torch_export"]) == 2
     error = capsys.readouterr().err
     assert "Expected the logits of the exported network within " in error
-    assert "same class on 497 of 500" in error
+    assert "same class on 997 of 1,000" in error
     assert (run / "model.pt2").read_bytes() == b"the old one"
     assert not list(run.glob(".*"))
 
@@ -103,4 +103,4 @@ def test_places_and_runs_that_are_not_there(run, capsys):
     assert main(["export", "--run", str(run), "--output", "nowhere/model.onnx"]) == 2
     assert "`--output` in a folder that exists" in capsys.readouterr().err
     assert main(["export", "--run", "nowhere"]) == 2
-    assert "which does not exist" in capsys.readouterr().err
+    assert "got nowhere, which" in capsys.readouterr().err

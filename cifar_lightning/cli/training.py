@@ -227,7 +227,7 @@ class CifarCLI(LightningCLI):
         if run is None and given in ("best", "last"):
             run = runs.newest_run(Path(self.config.save_dir) / self.name)
         starts = self.command == "fit" and given is None
-        if starts and run is not None and not runs.Run(run).checkpoint_path("last").is_file():
+        if starts and run and not (runs.Run(run).is_finished or runs.Run(run).checkpoint_path("last").is_file()):
             return None, run  # it ended before its first checkpoint, and starts again
         if run is not None and given in (None, "best", "last"):
             given = runs.Run(run).checkpoint(given or ("last" if self.command == "fit" else "best"))

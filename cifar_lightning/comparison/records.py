@@ -87,6 +87,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
 
 def read_path(path: Path) -> list[RunRecord]:
     """Read the runs of one path."""
+    path = runs.run_folder(path)
     file = path / KEPT if path.is_dir() else path
     if file.is_file():
         rows = [row for row in read_list(file)["runs"] if "result" in row]

@@ -12,7 +12,7 @@ from cifar_lightning.pages import Page, write_page
 from cifar_lightning.report.comparison import comparison_sections
 from cifar_lightning.report.examination import Examination
 from cifar_lightning.report.sections import run_sections
-from cifar_lightning.runs import Run
+from cifar_lightning.runs import Run, run_folder
 from cifar_lightning.usage.command_parser import ArgumentParser
 
 __all__ = ["report"]
@@ -58,7 +58,7 @@ def report(args: list[str]) -> int:
     parsed = parser().parse_args(args)
     if parsed.images < 1:
         raise ValueError(f"Expected `--images` to be at least 1, got {parsed.images}.")
-    runs = [Run(folder) for folder in parsed.run]
+    runs = [Run(run_folder(given)) for given in parsed.run]
     split = parsed.split or choose_split(runs)
     exams = [Examination(run, split, parsed.images) for run in runs]
     for exam in exams:

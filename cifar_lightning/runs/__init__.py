@@ -1,7 +1,12 @@
-"""The folder of a run: `Run` reads it; `folder` says who may write there; `checkpoint` checks its checkpoints."""
+"""The folder of a run.
+
+`Run` reads it; `folder` says who may write there; `checkpoint` checks its checkpoints; `published` makes it for a
+network that comes with the package.
+"""
 
 from cifar_lightning.runs.checkpoint import Progress, check_checkpoint
 from cifar_lightning.runs.folder import claim_folder, newest_run, release_if_empty, run_lock, write_result
+from cifar_lightning.runs.published import published_names, run_folder, unpacked
 from cifar_lightning.runs.run import (
     CHECKPOINTS,
     COMPLETED,
@@ -38,7 +43,10 @@ __all__ = [
     "claim_folder",
     "flatten",
     "newest_run",
+    "published_names",
     "release_if_empty",
+    "run_folder",
     "run_lock",
+    "unpacked",
     "write_result",
 ]

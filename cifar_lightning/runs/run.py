@@ -249,10 +249,12 @@ class Run:
         for candidate in ("best", "last") if name == "best" else (name,):
             if (path := self.checkpoint_path(candidate)).is_file():
                 return path
-        raise ValueError(
-            f"Expected the checkpoint {name}.ckpt in {self.folder / CHECKPOINTS}, found none: the run ended before its "
-            "first epoch did. Train it again with `fit`."
+        why = (
+            f"it was deleted, or did not come with the run. Train anew with `fit --config {self.folder / CONFIG}`."
+            if self.is_finished
+            else "the run ended before its first epoch did. Train it again with `fit`."
         )
+        raise ValueError(f"Expected the checkpoint {name}.ckpt in {self.folder / CHECKPOINTS}, found none: {why}")
 
 
 def load_config(text: str, path: Path) -> dict[str, Any]:

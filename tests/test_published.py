@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import MLP
+
+from cifar_lightning import load
+from cifar_lightning.__main__ import main
+from cifar_lightning.runs import Run, published
+from cifar_lightning.runs.published import FILE, publish, published_names, run_folder, unpacked
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch) -> Run:
+    """A run that was tested, published as `tiny`."""
+    found = Run(finished(*MLP, "--model.net.whiten_components=8", "--test"))
+    monkeypatch.setattr(published, "WEIGHTS", tmp_path / "weights")
+    publish(found, "tiny")
+    return found
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_published_network_answers_as_its_run_and_leaves_nothing_behind(run, tmp_path):
+    images = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8)
+    before = everything(tmp_path)
+    mine, theirs = load(run, device="cpu"), load("tiny", device="cpu")
+    assert not theirs.training
+    assert everything(tmp_path) == before
+    with torch.inference_mode():
+        logits = mine(images)
+        torch.testing.assert_close(theirs(images), logits, rtol=0, atol=2e-3 * float(logits.abs().max()))
+    for name, weights in theirs.state_dict().items():
+        expected = mine.state_dict()[name]
+        rounds = weights.is_floating_point() and weights.ndim > 1
+        assert torch.equal(weights, expected.half().float() if rounds else expected), name
+
+
+def test_commands_take_its_name_and_write_into_one_folder(run, tmp_path, capsys):
+    Image.new("RGB", (32, 32)).save("cat.png")
+    folder = run_folder("tiny")
+    assert folder.parent == Path("lightning_logs/published")
+    assert main(["test", "--run", "tiny"]) == 0
+    assert main(["predict", "--run", "tiny", "--images", "cat.png"]) == 0
+    assert main(["compare", "tiny", str(run.folder)]) == 0
+    assert list(folder.parent.iterdir()) == [folder]
+    assert "predictions/images.csv" in everything(folder)
+    again = Run(folder).result["test"]["metrics"]
+    assert again["test/acc"] == pytest.approx(run.result["test"]["metrics"]["test/acc"], abs=0.051)  # of 20 images
+
+
+@pytest.mark.slow
+def test_its_report_and_its_export(run):
+    assert main(["report", "--run", "tiny"]) == 0
+    assert main(["export", "--run=tiny", "--format", "torch_export"]) == 0
+    assert {"report/report.html", "model.pt2"} <= everything(run_folder("tiny"))
+
+
+def test_a_training_cannot_continue_from_it(run, capsys):
+    before = everything(run_folder("tiny"))
+    assert main(["fit", "--run", "tiny"]) == 2
+    assert "Train anew with `fit --config lightning_logs/published/tiny-" in capsys.readouterr().err
+    assert everything(run_folder("tiny")) == before
+
+
+def test_a_wrong_name_lists_the_right_ones_and_a_folder_comes_first(run, capsys):
+    for command in ("test", "report", "export"):
+        assert main([command, "--run", "tinny"]) == 2
+        said = capsys.readouterr().err
+        assert "or the name of a published network (tiny), got tinny, which is neither." in said, command
+    with pytest.raises(ValueError, match=r"\(tiny\), got tinny"):
+        load("tinny")
+    Path("tiny").mkdir()
+    assert run_folder("tiny") == Path("tiny")
+    with pytest.raises(ValueError, match=r"got tiny, which holds no config\.yaml"):
+        load("tiny")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "result.json", FILE])
+def test_a_file_that_was_changed_is_refused(run, tmp_path, name):
+    file = tmp_path / "weights/tiny" / name
+    file.write_bytes(file.read_bytes()[:-1] + b" ")
+    with pytest.raises(ValueError, match=rf"{name} as it was published, got another file"):
+        load("tiny")
+    assert not Path("lightning_logs/published").exists()
+
+
+def test_another_version_of_the_weights_has_another_folder(run, tmp_path):
+    first = unpacked("tiny", tmp_path / "unpacked")
+    assert unpacked("tiny", tmp_path / "unpacked") == first
+    state = torch.load(run.checkpoint("best"), weights_only=True)
+    state["state_dict"]["net.head.weight"] += 1
+    torch.save(state, run.checkpoint("best"))
+    publish(Run(run.folder), "tiny")
+    second = unpacked("tiny", tmp_path / "unpacked")
+    assert second != first
+    assert not torch.equal(load(first).net.head.weight, load(second).net.head.weight)
+    assert published_names() == ["tiny"]
+
+
+def test_what_was_not_tested_is_not_published(run, tmp_path):
+    (run.folder / "result.json").write_text('{"status": "completed"}')
+    with pytest.raises(ValueError, match="Expected a run that was tested"):
+        publish(Run(run.folder), "other")
+    assert published_names() == ["tiny"]
