@@ -49,5 +49,5 @@ beside() { # CONFIG OUTPUT OPTIONS OF FIT -- NAMES OF PEERS
     --rounds "$runs" --lines 12 --output "$out/$output"
 }
 # A GPU takes the whole step at once.
-beside configs/cnn.yaml gpu-94.json --data.batch_size 1000 --trainer.accumulate_grad_batches 1 "$@" -- airbench94 hiverge
+beside configs/cnn.yaml gpu-94.json --data.batch_size null "$@" -- airbench94 hiverge
 beside configs/cnn96.yaml gpu-96.json "$@" -- airbench96
