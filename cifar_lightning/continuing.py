@@ -24,6 +24,7 @@ FREE = (
     "model.loss",
     "model.net.dropout",
     "model.tta",
+    "model.temperature",
     "model.channels_last",
     "model.compile",
 )

@@ -53,12 +53,13 @@ class PixelsToLogits(nn.Module):
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.net = model.net.to(memory_format=torch.contiguous_format)
+        self.temperature = model.temperature
         self.register_buffer("scale", 1 / (255 * model.std))
         self.register_buffer("offset", model.mean / model.std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, 10) of uint8 images (N, 3, 32, 32)."""
-        return self.net(images.float() * self.scale - self.offset)
+        return self.net(images.float() * self.scale - self.offset) / self.temperature
 
 
 def export(args: list[str]) -> int:

@@ -71,6 +71,8 @@ def bad_sgd(**options):
     [
         ({"label_smoothing": -0.1}, "Expected `model.label_smoothing` in [0, 1), got -0.1."),
         ({"label_smoothing": 1.0}, "Expected `model.label_smoothing` in [0, 1), got 1.0."),
+        ({"temperature": 0.0}, "Expected `model.temperature` above 0, got 0.0."),
+        ({"temperature": math.inf}, "Expected `model.temperature` above 0, got inf."),
         ({"label_smoothing": math.nan}, "Expected `model.label_smoothing` in [0, 1), got nan."),
         ({"warmup_epochs": -1.0}, "Expected `model.warmup_epochs` to be at least 0 epochs, got -1.0."),
         ({"warmup_epochs": math.inf}, "Expected `model.warmup_epochs` to be at least 0 epochs, got inf."),
@@ -235,6 +237,23 @@ def test_every_image_is_evaluated_once_with_the_views_asked_for(make_trainer, da
     torch.testing.assert_close(trainer.callback_metrics[f"{split}/loss"], F.cross_entropy(logits, labels))
     assert {name.split("/")[0] for name in trainer.callback_metrics} == {split}
     assert torch.equal(model(images), model.net(model.normalize(images)))
+
+
+def test_the_temperature_divides_logits_outside_of_training():
+    model = CNNClassifier(CNN([8]))
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    plain = model.eval()(images)
+    model.temperature = 0.25
+    torch.testing.assert_close(model(images), 4 * plain)
+    for tta in ("none", "flip"):
+        model.temperature = 1.0
+        expected = model.predict_logits(images, tta)
+        model.temperature = 0.25
+        torch.testing.assert_close(model.predict_logits(images, tta), 4 * expected)
+    torch.manual_seed(1)
+    training = model.train()(images)
+    torch.manual_seed(1)
+    assert torch.equal(training, model.net(model.normalize(images)))
 
 
 def test_predict_gives_probabilities_of_the_test_images(make_trainer, data):

@@ -15,7 +15,7 @@ from cifar_lightning.__main__ import main
 
 MODELS = {
     "mlp": (*MLP, "--model.net.whiten_components=64"),
-    "cnn": (*CNN, "--model.net.whiten_px=2", "--model.channels_last=true"),
+    "cnn": (*CNN, "--model.net.whiten_px=2", "--model.channels_last=true", "--model.temperature=0.5"),
 }
 
 

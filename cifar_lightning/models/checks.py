@@ -23,6 +23,8 @@ def argument_problems(model: ImageClassifier) -> list[str]:
     problems = loss_problems(model)
     if not 0 <= model.label_smoothing < 1:
         problems.append(f"Expected `model.label_smoothing` in [0, 1), got {model.label_smoothing}.")
+    if not (model.temperature > 0 and math.isfinite(model.temperature)):
+        problems.append(f"Expected `model.temperature` above 0, got {model.temperature}.")
     for name in ("warmup_epochs", "cooldown_epochs"):
         if not (getattr(model, name) >= 0 and math.isfinite(getattr(model, name))):
             problems.append(f"Expected `model.{name}` to be at least 0 epochs, got {getattr(model, name)}.")

@@ -196,7 +196,7 @@ def calibration(exam: Examination) -> Section:
         text = (
             f"Dividing the logits by the temperature {found.temperature:.3f} minimises the cross-entropy on {fitted}: "
             f"the network is {kind}. The expected calibration error changes from {found.before.error:.4f} to "
-            f"{found.after.error:.4f}."
+            f"{found.after.error:.4f}. `--model.temperature {exam.model.temperature * found.temperature:.3f}` sets it."
         )
     n = len(found.before.counts)
     rows = [
