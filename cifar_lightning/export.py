@@ -76,9 +76,9 @@ def export(args: list[str]) -> int:
             differ from those of the checkpoint; it is then deleted.
     """
     parsed = parser().parse_args(args)
-    run = run_folder(parsed.run)
-    model = load(run, device="cpu")
-    path = parsed.output or run / f"model{SUFFIXES[parsed.format]}"
+    folder = run_folder(parsed.run)
+    model = load(folder, device="cpu")
+    path = parsed.output or folder / f"model{SUFFIXES[parsed.format]}"
     if not path.parent.is_dir():
         raise ValueError(f"Expected `--output` in a folder that exists, got {path}.")
     images = synthetic_images("test", CHECKED).images
