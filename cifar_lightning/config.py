@@ -252,7 +252,7 @@ def portable(config: Any) -> Any:
     config = config.clone()
     for key in ("run", "ckpt_path", "version"):
         config[key] = None
-    for key in ("config", "save_dir", "test"):
+    for key in ("config", "save_dir", "test", "corruptions"):
         config.pop(key, None)
     for group in ("checkpoint", "early_stopping"):
         config[group].mode = "auto"  # as resolved: another metric may have another direction

@@ -27,7 +27,7 @@ from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import Run
 
-__all__ = ["FigureLogger"]
+__all__ = ["FigureLogger", "show_figure"]
 
 logger = logging.getLogger(__name__)
 
@@ -162,19 +162,13 @@ class FigureLogger(Callback):
                 self._log(trainer, name, split, FIGURES[name](evaluated), step)
 
     def _log(self, trainer: Trainer, name: str, split: str, figure: Figure | str, step: int) -> None:
-        """Write a figure to TensorBoard, and after a training to a file as well."""
+        """Show a figure, or say once why there is none."""
         if isinstance(figure, str):
             if name not in self._left_out:
                 logger.info("Figure `%s` left out: %s.", name, figure)
             self._left_out.add(name)
             return
-        for log in trainer.loggers:
-            if isinstance(log, TensorBoardLogger):
-                log.experiment.add_figure(f"{split}/{name}", figure, step, close=False)
-        if trainer.state.fn != "fit" and trainer.loggers:  # a trial run has neither loggers nor a folder
-            folder = Path(trainer.default_root_dir) / "figures"
-            folder.mkdir(parents=True, exist_ok=True)
-            save_figure(figure, folder / f"{split}_{name}.png")
+        show_figure(trainer, f"{split}/{name}", figure, step)
 
     def _project(self, trainer: Trainer, model: ImageClassifier) -> None:
         """Write features of validation images, with their pictures and classes, to TensorBoard's PROJECTOR tab."""
@@ -194,6 +188,17 @@ class FigureLogger(Callback):
                 log.experiment.add_embedding(
                     torch.cat(features), names, pictures, trainer.global_step, "penultimate_features"
                 )
+
+
+def show_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
+    """Write a figure to TensorBoard, and outside of a training to a file as well."""
+    for log in trainer.loggers:
+        if isinstance(log, TensorBoardLogger):
+            log.experiment.add_figure(tag, figure, step, close=False)
+    if trainer.state.fn != "fit" and trainer.loggers:  # a trial run has neither loggers nor a folder
+        folder = Path(trainer.default_root_dir) / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_figure(figure, folder / f"{tag.replace('/', '_')}.png")
 
 
 @contextmanager

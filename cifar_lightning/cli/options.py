@@ -70,6 +70,16 @@ def add_run_options(parser: LightningArgumentParser, command: str) -> None:
         help="Optimizer steps between two checkpoints inside an epoch, for long ones; 0 for none. Every epoch ends "
         "with one anyway.",
     )
+    if command == "test":
+        parser.add_argument(
+            "--corruptions",
+            type=NonNegativeInt,
+            nargs="?",
+            const=2000,
+            default=0,
+            help="Test on so many of the test images under the corruptions of CIFAR-10-C as well, without views; 2,000 "
+            "without a number.",
+        )
     if command == "fit":
         parser.add_argument(
             "--test",

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import imports, models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
+from cifar_lightning.callbacks.corruptions import CorruptionTest
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
 from cifar_lightning.callbacks.memory import KeepMemory
@@ -289,6 +290,8 @@ class CifarCLI(LightningCLI):
             ]
             if options.enable_checkpointing is not False:
                 callbacks.append(LastCheckpoint(run, self.config.checkpoint_every_n_steps, self.continues))
+        if self.config.get("corruptions"):
+            callbacks.append(CorruptionTest(self.config.corruptions))
         return [*callbacks, timing]
 
     # ---- the command -------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class RunRecord:
         )
 
     def metric(self, name: str) -> float | None:
-        """Return a final metric such as test/acc, train/loss, params, flops_per_image or seconds; None if unknown.
+        """Return a final metric such as test/acc, corruptions/acc, train/loss, params or seconds; None if unknown.
 
         The monitored metric is that of the best checkpoint, other validation metrics are of the last epoch.
         """
@@ -68,6 +68,8 @@ class RunRecord:
         best = fit.get("best") or {}
         if name == best.get("monitor"):
             return best["score"]
+        if name == "corruptions/acc":
+            return self.result.get("corruptions", {}).get("mean")
         if name.startswith("test/"):
             return self.result.get("test", {}).get("metrics", {}).get(name)
         return fit.get("metrics", {}).get(name)

@@ -22,7 +22,7 @@ MAX_OPEN_ROWS = 28
 def results(comparison: Comparison) -> Table:
     """Return the table of results, with a row for each group."""
     metric = comparison.metric
-    names = list(dict.fromkeys([metric, "test/acc", "val/acc", "train/acc"]))
+    names = list(dict.fromkeys([metric, "test/acc", "corruptions/acc", "val/acc", "train/acc"]))
     names = [name for name in names if any(group.values(name) for group in comparison.groups)]
     header = ["group", "n", *map(with_unit, names), f"95 % of {metric}"]
     counted = any(group.values("training_flops") for group in comparison.groups)  # not in runs of older versions

@@ -225,7 +225,7 @@ class Examination:
             logits, labels = logits[1::2], labels[1::2]
         elif data.val_size:
             held_out = self.image_set("val")
-            fit, fit_labels = self._evaluate(held_out.images, {})[0], held_out.labels
+            fit, fit_labels = self.logits_of(held_out.images), held_out.labels
         before = reliability(logits.softmax(1), labels)
         if not data.val_size:
             return Calibration(before, None, 1.0)
@@ -313,6 +313,10 @@ class Examination:
     @property
     def _measured(self) -> Tensor:
         return self.inputs(evenly_spaced(len(self.labels), MEASURED_IMAGES))
+
+    def logits_of(self, images: Tensor) -> Tensor:
+        """Return the logits (N, 10) of uint8 images (N, 3, 32, 32)."""
+        return self._evaluate(images, {})[0]
 
     def _evaluate(self, images: Tensor, layers: dict[str, nn.Module]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits of images, and the features of the pixels and of some layers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cifar_lightning.pages import Section, Text
-from cifar_lightning.report import network, results
+from cifar_lightning.report import network, results, robustness
 from cifar_lightning.report.examination import Examination
 
 __all__ = ["SECTIONS", "run_sections"]
@@ -23,6 +23,7 @@ SECTIONS: list[Callable[[Examination], Section | str | None]] = [
     results.class_table,
     results.galleries,
     results.calibration,
+    robustness.corruptions,
     network.filters,
     network.feature_maps,
     network.linear_probes,
