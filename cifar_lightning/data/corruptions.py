@@ -409,8 +409,8 @@ class CorruptedImages:
             if not np.array_equal(labels[: len(test)], test.labels.cpu().numpy()):
                 raise ValueError(
                     f"Expected the labels of the test images in {path}, got others. The published files are in the "
-                    f"order of the official batches, and class folders have another: move {FOLDER} out of the data root, "
-                    "and the corruptions are made."
+                    f"order of the official batches, and class folders have another: move {FOLDER} out of the data "
+                    "root, and the corruptions are made."
                 )
 
     def get(self, name: str, severity: int) -> Tensor:
