@@ -207,7 +207,7 @@ def test_predictions_are_compared_image_by_image(logs):
         (logs / name / "predictions/test.csv").write_text(text)
     compare([str(logs)])
     text = Path("comparison/compare.md").read_text()
-    assert "| lr 0.2, widths 8; lr 0.1, widths 8 | 0 | 2 | 1 | 1.0000 |" in text
+    assert "| lr 0.2, widths 8 − lr 0.1, widths 8 | 0 | +20.00 (-40.70 to +69.28) | 2 | 1 | 1.0000 |" in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cifar_lightning.analysis.statistics import holm, mcnemar, paired_tests, summarise
+from cifar_lightning.analysis.statistics import holm, mcnemar, paired_interval, paired_tests, summarise, wilson
 
 NUMBERS = st.floats(0, 1).map(lambda x: round(x, 4))
 
@@ -99,3 +99,25 @@ def test_mcnemar_is_the_tail_of_a_fair_coin(rows):
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1)) / 2**n
     assert p == pytest.approx(min(1, 2 * tail))
+
+
+@pytest.mark.parametrize(("right", "n"), [(9414, 10_000), (50, 50), (0, 7), (3, 8)])
+def test_wilson_by_its_formula(right, n):
+    share, z = right / n, 1.959963985
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    assert wilson(share, n) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-9)
+
+
+def test_a_paired_interval_covers_the_true_difference_as_often_as_it_says():
+    rng, n = np.random.default_rng(0), 500
+    true = (0.06, 0.03)  # shares of images that only the first, and only the second, gets right
+    inside = 0
+    for _ in range(2000):
+        only_first, only_second, _ = rng.multinomial(n, (*true, 1 - sum(true)))
+        difference, low, high = paired_interval(int(only_first), int(only_second), n)
+        assert low <= difference <= high
+        inside += low <= true[0] - true[1] <= high
+    assert 0.94 <= inside / 2000 <= 0.965
+    assert paired_interval(0, 0, 100)[1] < 0 < paired_interval(0, 0, 100)[2]
+    assert paired_interval(5, 9, 100)[0] == pytest.approx(-paired_interval(9, 5, 100)[0])

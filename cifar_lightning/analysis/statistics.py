@@ -1,4 +1,4 @@
-"""Statistics over seeds (mean, interval, paired t-test, Holm) and McNemar's test for two networks."""
+"""Statistics over seeds (mean, interval, paired t-test, Holm) and over images (intervals, McNemar's test)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-__all__ = ["PairedTest", "Summary", "holm", "mcnemar", "paired_tests", "summarise"]
+__all__ = ["PairedTest", "Summary", "holm", "mcnemar", "paired_interval", "paired_tests", "summarise", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,38 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, fl
     if not only_first + only_second:
         return 0, 0, 1.0
     return only_first, only_second, float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def wilson(accuracy: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of an accuracy that was measured on n images (Wilson 1927, JASA 22).
+
+    It is about other images like these, for one network; other seeds are another matter.
+
+    Args:
+        accuracy: in [0, 1].
+        n: at least 1.
+        confidence: of the interval, in (0, 1).
+    """
+    found = stats.binomtest(round(accuracy * n), n).proportion_ci(confidence, "wilson")
+    return float(found.low), float(found.high)
+
+
+def paired_interval(only_first: int, only_second: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return the difference of two accuracies on the same images, and its interval.
+
+    The interval is that of Wald with half an image more in each cell (Agresti and Min 2005, Statistics in Medicine 24).
+
+    Args:
+        only_first: images that only the first network gets right.
+        only_second: the same of the second.
+        n: all images.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The accuracy of the first minus that of the second, and the ends of the interval.
+    """
+    first, second, total = only_first + 0.5, only_second + 0.5, n + 2
+    centre = (first - second) / total
+    spread = math.sqrt(first + second - (first - second) ** 2 / total) / total
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * spread
+    return (only_first - only_second) / n, max(-1.0, centre - half), min(1.0, centre + half)

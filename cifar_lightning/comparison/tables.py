@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_tests, summarise
+from cifar_lightning.analysis.statistics import Summary, mcnemar, paired_interval, paired_tests, summarise, wilson
 from cifar_lightning.comparison.groups import Comparison, Group, is_share, mean_and_std, score_text, with_unit
 from cifar_lightning.pages import Table
 from cifar_lightning.runs import Run
@@ -25,6 +25,8 @@ def results(comparison: Comparison) -> Table:
     names = list(dict.fromkeys([metric, "test/acc", "corruptions/acc", "val/acc", "train/acc"]))
     names = [name for name in names if any(group.values(name) for group in comparison.groups)]
     header = ["group", "n", *map(with_unit, names), f"95 % of {metric}"]
+    tested = any(group.values("test/acc") for group in comparison.groups)
+    header += ["95 % of test/acc over images"] if tested else []
     counted = any(group.values("training_flops") for group in comparison.groups)  # not in runs of older versions
     training_header = ["training, PFLOP"] if counted else []
     header += ["gap, points", "weights", "MFLOP per image", *training_header, "fit, s", "diverged or failed"]
@@ -37,6 +39,7 @@ def results(comparison: Comparison) -> Table:
                 str(len(group.values(metric))),
                 *(score_text(group.summary(name), name) for name in names),
                 interval_text(group.summary(metric), metric),
+                *([over_images_text(group)] if tested else []),
                 mean_and_std(gap_of(group)),
                 f"{params.mean:,.0f}" if params else "",
                 f"{flops.mean / 1e6:,.1f}" if flops else "",
@@ -55,6 +58,15 @@ def interval_text(summary: Summary | None, metric: str) -> str:
         return ""
     ends = (summary.mean - summary.half_width, summary.mean + summary.half_width)
     return " to ".join(score_text(Summary(1, end, None, None), metric) for end in ends)
+
+
+def over_images_text(group: Group) -> str:
+    """Return the interval that the mean test accuracy has on account of the number of test images."""
+    accuracy = group.summary("test/acc")
+    images = max((run.result.get("data", {}).get("test", 0) for run in group.finished), default=0)
+    if accuracy is None or not images:
+        return ""
+    return " to ".join(f"{100 * end:.2f}" for end in wilson(accuracy.mean, images))
 
 
 def gap_of(group: Group) -> Summary | None:
@@ -137,8 +149,16 @@ def over_images(pairs: Sequence[tuple[Group, Group]]) -> Table:
         seed = min(a.keys() & b.keys(), default=None)
         if seed is not None and len(a[seed]) == len(b[seed]):
             only_first, only_second, p = mcnemar(a[seed], b[seed])
-            rows.append([f"{first.label}; {second.label}", str(seed), str(only_first), str(only_second), p_text(p)])
-    header = ["networks", "seed", "only the first is right", "only the second is right", "p"]
+            difference, low, high = (100 * value for value in paired_interval(only_first, only_second, len(a[seed])))
+            rows.append(
+                [
+                    f"{first.label} − {second.label}",
+                    str(seed),
+                    f"{difference:+.2f} ({low:+.2f} to {high:+.2f})",
+                    *(str(only_first), str(only_second), p_text(p)),
+                ]
+            )
+    header = ["difference", "seed", "points (95 %)", "only the first is right", "only the second is right", "p"]
     caption = "McNemar's exact test on the predictions of the test images"
     return Table(header, rows, caption, len(rows) > MAX_OPEN_ROWS)
 

@@ -13,6 +13,7 @@ from cifar_lightning.analysis import figures
 from cifar_lightning.analysis.confusion import class_scores
 from cifar_lightning.analysis.curves import generalisation_gap, loss_spikes, plot_curves, plot_steps
 from cifar_lightning.analysis.mistakes import confident_mistakes, confused_pairs, easiest, hardest
+from cifar_lightning.analysis.statistics import wilson
 from cifar_lightning.metrics import METRICS
 from cifar_lightning.pages import Block, Picture, Section, Table, Text
 from cifar_lightning.report.examination import Examination
@@ -42,19 +43,30 @@ def result(exam: Examination) -> Section:
         if f"{split}/acc" in metrics:
             n = recorded.get("data", {}).get(split, 0)
             values = {name: metrics.get(f"{split}/{name}", math.nan) for name in exam.metrics}
-            rows.append([f"{split} (command {stage})", f"{n:,}", *score_cells(values)])
-    rows.append([f"{exam.split} (this report)", f"{len(exam.labels):,}", *score_cells(exam.metrics)])
+            rows.append(metric_row(f"{split} (command {stage})", n, values))
+    rows.append(metric_row(f"{exam.split} (this report)", len(exam.labels), exam.metrics))
     units = ((METRICS[name].words, ", %" if METRICS[name].is_share else "") for name in exam.metrics)
-    header = ["split", "images", *(f"{words}{unit}" for words, unit in units)]
+    accuracy, *others = (f"{words}{unit}" for words, unit in units)
+    header = ["split", "images", accuracy, "95 % of it", *others]
     text = f"{type(exam.net).__name__} with {exam.parameters:,} parameters, seed {recorded.get('seed', 'unknown')}"
     fit = recorded.get("fit", {})
     if "seconds" in fit:
         epochs = fit.get("epochs", "?")
         text += f", trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} in {fit['seconds']:,.0f} s"
-    text += f". This report evaluates it on {exam.where} without test-time augmentation."
+    text += (
+        f". This report evaluates it on {exam.where} without test-time augmentation. The interval of an accuracy is "
+        "about other images like these (Wilson), for this one network."
+    )
     if exam.is_synthetic:
         text += " SYNTHETIC images are rendered shapes: their numbers say nothing about CIFAR-10."
     return Section("Result", [Text(text), Table(header, rows, "Metrics")])
+
+
+def metric_row(title: str, n: int, metrics: Mapping[str, float]) -> list[str]:
+    """Return a row about n images: the accuracy, its interval, and the other metrics."""
+    accuracy, *others = score_cells(metrics)
+    interval = " to ".join(f"{100 * end:.2f}" for end in wilson(metrics["acc"], n)) if n else ""
+    return [title, f"{n:,}", accuracy, interval, *others]
 
 
 def score_cells(metrics: Mapping[str, float]) -> list[str]:
