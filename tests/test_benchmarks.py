@@ -19,13 +19,16 @@ from cifar_lightning.precision import has_bfloat16
 ROOT = Path(__file__).parents[1]
 SMALL = [arg for arg in DATA if "max_epochs" not in arg]
 CONFIG = str(ROOT / "configs/cnn.yaml")
-TINY = [*SMALL, "--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]", "--data.image_sizes=[16, 32]"]
+TINY = [
+    *(*SMALL, "--data.images_per_step=200", "--data.image_sizes=[16, 32]"),
+    *("--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]"),
+]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_bare_loop_takes_the_steps_of_fit(monkeypatch, precision):
     """The weights after both are equal: same initial weights, batches, rates, precision and updates."""
-    options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2", "--data.images_per_step=200"]
+    options = [*TINY, "--data.val_size=0", "--trainer.max_epochs=2"]
     options += [f"--trainer.precision={precision}", "--model.net.whiten_bias=true", "--model.cooldown_epochs=0.5"]
     options += ["--model.final_lr_ratio=0.1", '--model.freeze_epochs={"whiten": 0.5, "stages.0": 1}']
     kept = {}

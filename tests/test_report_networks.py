@@ -74,6 +74,7 @@ class Bare(nn.Module):
 
 
 FILTERS, MAPS, CAM = "Filters: the network", "Feature maps: the network", "Grad-CAM is left out"
+CORRUPTIONS = "--corruptions` measures them"
 EMBEDDING = "Map of the features (t-SNE): the network"
 CURVES, STEPS = "Learning curves: the run", "Training steps: the run"
 
@@ -99,10 +100,10 @@ def test_a_report_about_any_network(net, missing, data, tmp_path):
     sections = run_sections(exam)
     write_page(Page("A report", sections), tmp_path, "report")
     sentences = [block.text for section in sections for block in section.blocks if isinstance(block, Text)]
-    for reason in (FILTERS, MAPS, CAM, EMBEDDING, CURVES, STEPS):
+    for reason in (FILTERS, MAPS, CAM, EMBEDDING, CURVES, STEPS, CORRUPTIONS):
         count = sum(reason in sentence for sentence in sentences)
-        assert count == (reason in (*missing, CURVES, STEPS)), reason
-    absent = sum(reason in missing for reason in (FILTERS, MAPS, EMBEDDING)) + 2
+        assert count == (reason in (*missing, CURVES, STEPS, CORRUPTIONS)), reason
+    absent = sum(reason in missing for reason in (FILTERS, MAPS, EMBEDDING)) + 3
     assert (
         len(sections) == len(SECTIONS) - absent - 1 + 1
     )  # without more figures, and with the one that names what is left out
