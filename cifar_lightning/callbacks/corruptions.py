@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cifar_lightning.analysis.corruptions import plot_corruptions
 from cifar_lightning.callbacks.figures import show_figure
-from cifar_lightning.data.corruptions import SEVERITIES, CorruptedImages
+from cifar_lightning.data.corrupted import CorruptedImages
+from cifar_lightning.data.corruptions import SEVERITIES
 from cifar_lightning.data.datamodule import CIFAR10DataModule, data_of
 from cifar_lightning.data.split import stratified_indices
 from cifar_lightning.models.classifier import ImageClassifier

@@ -7,7 +7,8 @@ import statistics
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.corruptions import plot_corruptions, words
 from cifar_lightning.analysis.gallery import plot_predictions
-from cifar_lightning.data.corruptions import SEVERITIES, CorruptedImages
+from cifar_lightning.data.corrupted import CorruptedImages
+from cifar_lightning.data.corruptions import SEVERITIES
 from cifar_lightning.data.split import evenly_spaced
 from cifar_lightning.pages import Picture, Section, Table, Text
 from cifar_lightning.report.examination import Examination
