@@ -13,7 +13,7 @@ from cifar_lightning import CLASSES
 from cifar_lightning.analysis.confusion import plot_confusion, row_normalised
 from cifar_lightning.analysis.filters import plot_filters, strongest_filters
 from cifar_lightning.analysis.gallery import plot_predictions
-from cifar_lightning.analysis.style import BLUE, DPI, ORANGE, image_array, new_figure, save_figure
+from cifar_lightning.analysis.style import BLUE, DPI, ORANGE, image_array, new_figure, render
 
 
 def rendered(figure: Figure) -> np.ndarray:
@@ -172,13 +172,13 @@ def test_the_percentage_is_the_probability():
 # Style.
 
 
-def test_figures_are_written_as_png(tmp_path):
+def test_a_figure_as_a_picture():
     figure = new_figure(3, 2, "a title that is much too long for a figure three inches wide and so has to be wrapped")
-    figure.add_subplot().plot([1, 2])
-    save_figure(figure, tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as image:
-        assert image.format == "PNG"
-        assert image.size == (3 * DPI, 2 * DPI)
+    axes = figure.add_subplot()
+    axes.plot([1, 2], color=BLUE, linewidth=20)
+    picture = render(figure)
+    assert (picture.mode, picture.size) == ("RGB", (3 * DPI, 2 * DPI))
+    assert {colour for _, colour in picture.getcolors(10_000)} >= {(255, 255, 255), (0, 114, 178)}
 
 
 def test_images_for_matplotlib_have_channels_last():

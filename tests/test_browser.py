@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from browser import TensorBoardPage, chromium, missing_programs, tensorboard
 from PIL import Image
+from tiny import DRAWING, MLP, fit
 
 pytestmark = pytest.mark.slow
 
@@ -19,10 +20,12 @@ SCALARS = {"train/loss", "train/acc", "val/loss", "val/acc", "step/lr", "train/i
 
 
 @pytest.fixture(scope="module")
-def logs(drawn):
+def logs(drawn, once):
     if (missing := missing_programs()) and not os.environ.get("CI"):
         pytest.skip(f"needs {' and '.join(missing)}")
     assert not missing, "CI has to install the browser"
+    options = (*MLP, *DRAWING, "--test", "--version=v", "--save_dir", drawn)
+    once("drawn beside it", lambda _: fit(*options, save_dir=drawn))
     return drawn
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
-from cifar_lightning.files import replacing
-
-__all__ = ["BLUE", "DPI", "GREY", "MARKERS", "ORANGE", "PALETTE", "image_array", "new_figure", "save_figure"]
+__all__ = ["BLUE", "DPI", "GREY", "MARKERS", "ORANGE", "PALETTE", "image_array", "new_figure", "render"]
 
 # Okabe and Ito's palette for colour-blind readers.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
@@ -33,10 +31,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with replacing(path) as file:
-        figure.savefig(file, format="png")
+def render(figure: Figure) -> Image.Image:
+    """Return a figure as an RGB picture of `DPI` pixels an inch."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
 def image_array(images: Tensor) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.activations import evaluating
 from cifar_lightning.analysis.figures import FIGURES, Evaluated
-from cifar_lightning.analysis.style import save_figure
+from cifar_lightning.analysis.style import render
 from cifar_lightning.data.datamodule import data_of
 from cifar_lightning.data.loader import Batch, gathered
 from cifar_lightning.data.split import evenly_spaced
+from cifar_lightning.files import replacing
 from cifar_lightning.models import introspection
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.runs import Run
@@ -192,13 +194,15 @@ class FigureLogger(Callback):
 
 def show_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
     """Write a figure to TensorBoard, and outside of a training to a file as well."""
+    picture = render(figure)
     for log in trainer.loggers:
         if isinstance(log, TensorBoardLogger):
-            log.experiment.add_figure(tag, figure, step, close=False)
+            log.experiment.add_image(tag, np.asarray(picture), step, dataformats="HWC")
     if trainer.state.fn != "fit" and trainer.loggers:  # a trial run has neither loggers nor a folder
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
-        save_figure(figure, folder / f"{tag.replace('/', '_')}.png")
+        with replacing(folder / f"{tag.replace('/', '_')}.png") as file:
+            picture.save(file, "png")
 
 
 @contextmanager
