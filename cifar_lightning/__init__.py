@@ -22,7 +22,10 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def load(
-    path: str | Path | Run, device: str | torch.device | None = None, allow: Sequence[str] = ()
+    path: str | Path | Run,
+    device: str | torch.device | None = None,
+    allow: Sequence[str] = (),
+    pretrained: bool = True,
 ) -> ImageClassifier:
     """Return the trained network of a run: its best checkpoint, or its last where training had no validation.
 
@@ -34,6 +37,7 @@ def load(
         device: The device for the network; None for the GPU where there is one, else the CPU.
         allow: Modules of your own that the run names, such as ["mynet"]. Only needed for a run of another user or
             machine; their code runs.
+        pretrained: Whether to load the trained weights; False for initial ones, from PyTorch's random numbers.
 
     Raises:
         ValueError: If the folder is not a run, if its checkpoint is missing, damaged or of another network, or if
@@ -54,4 +58,4 @@ def load(
     """
     from cifar_lightning.trained import load_trained
 
-    return load_trained(path, device, allow)[0]
+    return load_trained(path, device, allow, pretrained)[0]

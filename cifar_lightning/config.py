@@ -74,6 +74,8 @@ def check_numbers(config: Any) -> None:
 
 FINDERS = ("BatchSizeFinder", "LearningRateFinder")
 """Callbacks that look for a setting before a training. The run records what they found, and not them."""
+IDENTIFIERS = {"WandbLogger": "id", "MLFlowLogger": "run_id"}
+"""The argument of a logger that names a run that is there."""
 FIXED = {
     "dirpath": None,
     "filename": "best",
@@ -226,7 +228,10 @@ def restore_unwritten(plain: Any, config: Any, name: str) -> None:
 
 
 def with_findings(config: str, trainer: Trainer) -> str:
-    """Return the configuration of a run as it trains: what `FINDERS` have found, and the batches of a step.
+    """Return the configuration of a run as it trains.
+
+    It holds what `FINDERS` have found, the batches of a step, and the identifiers under which Weights & Biases and
+    MLflow know the run, so that a continued training and a test are logged there as well.
 
     Args:
         config: YAML.
@@ -235,6 +240,11 @@ def with_findings(config: str, trainer: Trainer) -> str:
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     plain = yaml.safe_load(config)
     plain["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    named = plain["trainer"]["logger"]
+    named = named if isinstance(named, list) else [named] if isinstance(named, dict) else []
+    for entry, logger in zip(named, trainer.loggers[1:], strict=False):
+        if identifier := IDENTIFIERS.get(entry["class_path"].rsplit(".", 1)[-1]):
+            entry["init_args"][identifier] = logger.version
     if not any(type(callback).__name__ in FINDERS for callback in everyone):
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     data, model = cast(Any, trainer).datamodule, cast(Any, trainer.lightning_module)

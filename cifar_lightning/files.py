@@ -19,6 +19,7 @@ __all__ = [
     "expand_options",
     "expanded",
     "not_written",
+    "recipe",
     "replacing",
     "sha256",
     "user_path",
@@ -31,6 +32,8 @@ PATH_KEY = re.compile(r"(.*_)?(dir|dirpath|path|file|filename|folder|root)|run")
 configuration may name (`dirpath` of callbacks and profilers, `save_dir` of loggers)."""
 PATH_ARGUMENTS = ("--config", "-c", "--run")
 """Options whose files are read before the other options are parsed."""
+RECIPES = Path(__file__).with_name("recipes")
+"""The configurations that come with the package: `configs` of a checkout."""
 VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 
@@ -60,6 +63,16 @@ def expanded(path: str, option: str) -> str:
     raise ValueError(f"Expected {what}, got {path!r}, but {problem}. Write the path in full.")
 
 
+def recipe(path: str) -> str:
+    """Return the file of a configuration; where there is none of that name, that of the package.
+
+    Args:
+        path: Such as "configs/cnn.yaml" or "cnn.yaml".
+    """
+    shipped = RECIPES / path.removeprefix("configs/")
+    return str(shipped) if shipped.is_file() and not os.path.exists(path) else path
+
+
 def user_path(text: str) -> Path:
     """Return a path from the command line, expanded: a `type` for argparse.
 
@@ -75,6 +88,8 @@ def user_path(text: str) -> Path:
 def expand_arguments(args: list[str]) -> list[str]:
     """Return a command line with the paths of `--config` and `--run` expanded; the others wait for the parser.
 
+    A configuration that is not here is that of the package, if there is one of that name.
+
     Raises:
         ValueError: naming the option whose path cannot be expanded.
     """
@@ -82,12 +97,18 @@ def expand_arguments(args: list[str]) -> list[str]:
     for before, arg in zip(["", *args], args, strict=False):
         option, equals, value = arg.partition("=")
         if before in PATH_ARGUMENTS:
-            found.append(expanded(arg, before))
+            found.append(argument_path(arg, before))
         elif equals and option in PATH_ARGUMENTS:
-            found.append(f"{option}={expanded(value, option)}")
+            found.append(f"{option}={argument_path(value, option)}")
         else:
             found.append(arg)
     return found
+
+
+def argument_path(path: str, option: str) -> str:
+    """Return the expanded path of one of `PATH_ARGUMENTS`."""
+    found = expanded(path, option)
+    return found if option == "--run" else recipe(found)
 
 
 def expand_options(options: Any, name: str = "") -> Any:

@@ -38,7 +38,10 @@ class ModelAndData(CifarCLI):
 
 
 def load_trained(
-    run: str | Path | Run, device: str | torch.device | None = None, allow: Sequence[str] = ()
+    run: str | Path | Run,
+    device: str | torch.device | None = None,
+    allow: Sequence[str] = (),
+    pretrained: bool = True,
 ) -> tuple[ImageClassifier, CIFAR10DataModule]:
     """Return the trained network of a run, as `cifar_lightning.load` does, and its data.
 
@@ -46,6 +49,7 @@ def load_trained(
         run: A run, its folder, or the name of a published network, such as "cnn".
         device: The device for the network; None for the GPU where there is one.
         allow: Modules of your own that the run names.
+        pretrained: Whether to load the trained weights; False for initial ones.
 
     Returns:
         The network in eval mode, and the data module, not set up yet.
@@ -56,15 +60,16 @@ def load_trained(
     """
     if not isinstance(run, Run) and str(run) in published_names() and not Path(run).exists():
         with tempfile.TemporaryDirectory() as folder:
-            return load_trained(Run(unpacked(str(run), Path(folder))), device, allow)
+            return load_trained(Run(unpacked(str(run), Path(folder))), device, allow, pretrained)
     run = run if isinstance(run, Run) else Run(run_folder(run))
     _ = run.config_path
-    path = run.checkpoint("best")
+    path = run.checkpoint("best") if pretrained else None
     with isolate_rng(), source_of(run.folder, allow):
         made = ModelAndData(run)
     model: ImageClassifier = made.model
-    check_checkpoint(path, model)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    if path is not None:
+        check_checkpoint(path, model)
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model = model.to(torch.device(device))

@@ -14,6 +14,8 @@ from cifar_lightning.cli.training import CifarCLI
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "overlays").glob("*.yaml"))
+LOGGERS = ("mlflow", "wandb")
+"""Overlays of packages that start slowly; tests/test_loggers.py trains with them."""
 
 
 def ids(path: Path) -> str:
@@ -22,7 +24,10 @@ def ids(path: Path) -> str:
 
 def test_all_are_here():
     assert {path.stem for path in RECIPES} == {"mlp", "mlp_best", "cnn", "cnn_sgd", "cnn96", "resnet"}
-    assert {path.stem for path in OVERLAYS} == {"synthetic", "debug", "overfit", "cpu", "gpu", "ddp", "profile"}
+    assert {path.stem for path in OVERLAYS} == {
+        *("synthetic", "debug", "overfit", "cpu", "gpu", "ddp", "profile"),
+        *LOGGERS,
+    }
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
@@ -77,7 +82,7 @@ def test_validation_decides_unless_told_otherwise():
         assert (callback.monitor, callback.mode) == ("val/acc", "max")
 
 
-@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.stem not in ("gpu", "ddp")], ids=ids)
+@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.stem not in ("gpu", "ddp", *LOGGERS)], ids=ids)
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
 def test_overlays_change_what_they_say_and_nothing_else(recipe, overlay):
     plain = CifarCLI(["fit", "--config", str(recipe)]).config.as_dict()

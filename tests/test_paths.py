@@ -16,10 +16,11 @@ from cifar_lightning import export
 from cifar_lightning.__main__ import main
 from cifar_lightning.comparison import compare
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.files import expand_arguments, expand_options, expanded, user_path
+from cifar_lightning.files import RECIPES, expand_arguments, expand_options, expanded, recipe, user_path
 from cifar_lightning.report import command as report
 from cifar_lightning.runs import claim_folder
 from cifar_lightning.sweeps import sweep
+from cifar_lightning.sweeps.plan import load_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -227,3 +228,15 @@ def test_a_configuration_of_a_stranger_writes_nothing_outside(capsys):
     )
     assert os.listdir(other) == ["result.json"]
     assert sorted(os.listdir()) == ["home", "other", "theirs.yaml"]
+
+
+def test_a_configuration_that_is_not_here_is_that_of_the_package():
+    shipped = RECIPES / "mlp.yaml"
+    assert expand_arguments(["fit", "--config", "mlp.yaml", "--config=configs/mlp.yaml", "--run=mlp.yaml"]) == [
+        *("fit", "--config", str(shipped), f"--config={shipped}", "--run=mlp.yaml"),
+    ]
+    assert recipe("overlays/gpu.yaml") == str(RECIPES / "overlays/gpu.yaml")
+    assert load_sweep(Path("configs/sweeps/smoke.yaml")).name == "smoke"
+    Path("mlp.yaml").write_text("name: mine")
+    assert expand_arguments(["fit", "--config", "mlp.yaml"])[2] == "mlp.yaml"
+    assert recipe("nothing.yaml") == "nothing.yaml"

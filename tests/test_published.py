@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import importlib
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from tiny import MLP
+from tiny import MLP, fit
 
 from cifar_lightning import load
 from cifar_lightning.__main__ import main
 from cifar_lightning.runs import Run, published
-from cifar_lightning.runs.published import FILE, publish, published_names, run_folder, unpacked
+from cifar_lightning.runs.published import FILE, publish, published_card, published_names, run_folder, unpacked
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -18,8 +23,12 @@ def run(finished, tmp_path, monkeypatch) -> Run:
     """A run that was tested, published as `tiny`."""
     found = Run(finished(*MLP, "--model.net.whiten_components=8", "--test"))
     monkeypatch.setattr(published, "WEIGHTS", tmp_path / "weights")
-    publish(found, "tiny")
+    publish_tiny(found)
     return found
+
+
+def publish_tiny(run: Run) -> None:
+    publish(run, "tiny", "# tiny: a network for tests\n", 2.0, run.result["test"])
 
 
 def everything(folder: Path) -> set[str]:
@@ -34,7 +43,7 @@ def test_a_published_network_answers_as_its_run_and_leaves_nothing_behind(run, t
     assert everything(tmp_path) == before
     with torch.inference_mode():
         logits = mine(images)
-        torch.testing.assert_close(theirs(images), logits, rtol=0, atol=2e-3 * float(logits.abs().max()))
+        torch.testing.assert_close(2 * theirs(images), logits, rtol=0, atol=2e-3 * float(logits.abs().max()))
     for name, weights in theirs.state_dict().items():
         expected = mine.state_dict()[name]
         rounds = weights.is_floating_point() and weights.ndim > 1
@@ -52,6 +61,52 @@ def test_commands_take_its_name_and_write_into_one_folder(run, tmp_path, capsys)
     assert "predictions/images.csv" in everything(folder)
     again = Run(folder).result["test"]["metrics"]
     assert again["test/acc"] == pytest.approx(run.result["test"]["metrics"]["test/acc"], abs=0.051)  # of 20 images
+
+
+def test_initial_weights_in_place_of_the_trained_ones(run):
+    first, second = (load("tiny", pretrained=False).net.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.manual_seed(1)
+    third = load(run, pretrained=False).net.state_dict()
+    assert not torch.equal(first["head.weight"], third["head.weight"])
+    assert not torch.equal(load("tiny").net.head.weight, first["head.weight"])
+
+
+def test_torch_hub_lists_describes_and_loads_it(run, tmp_path):
+    """As from GitHub, of which torch.hub has a copy."""
+    torch.hub.set_dir(tmp_path / "hub")
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/owner_cifar_lightning_main").symlink_to(ROOT)
+    hub = {"github": "owner/cifar_lightning:main", "skip_validation": True, "trust_repo": True}
+    assert torch.hub.list(**hub) == ["tiny"]
+    said = torch.hub.help(model="tiny", **hub)
+    assert said.startswith("tiny: a network for tests.")
+    assert "pretrained: Whether" in said
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    network = torch.hub.load(hub["github"], "tiny", device="cpu", skip_validation=True, trust_repo=True)
+    assert not network.training
+    assert torch.equal(network(images), load("tiny", device="cpu")(images))
+    fresh = torch.hub.load(str(ROOT), "tiny", pretrained=False, device="cpu", source="local")
+    assert not torch.equal(fresh.net.head.weight, network.net.head.weight)
+
+
+@pytest.mark.slow
+def test_the_script_tests_it_fits_a_temperature_and_writes_a_card(run, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = importlib.import_module("publish")
+    assert script.command(["small", "--run", str(run.folder), "--held_out", str(run.folder), "--about", "an MLP"]) == 0
+    result = json.loads((published.WEIGHTS / "small/result.json").read_text())
+    assert result["test_without_views"]["tta"] == "none"
+    temperature = load("small").temperature
+    assert temperature != 1
+    card = published_card("small")
+    assert card.startswith("# small: an MLP\n")
+    assert f"divided by\n{temperature:.3f}, which" in card
+    assert f"{100 * result['test']['metrics']['test/acc']:.2f} (" in card
+    assert not re.search(r"[{}]", card)
+    alone = fit(*MLP, "--data.val_size=0", "--version=all")
+    with pytest.raises(ValueError, match="no images were held out"):
+        script.command(["other", "--run", str(run.folder), "--held_out", str(alone), "--about", "x"])
 
 
 @pytest.mark.slow
@@ -81,7 +136,7 @@ def test_a_wrong_name_lists_the_right_ones_and_a_folder_comes_first(run, capsys)
         load("tiny")
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "result.json", FILE])
+@pytest.mark.parametrize("name", ["README.md", "config.yaml", "result.json", FILE])
 def test_a_file_that_was_changed_is_refused(run, tmp_path, name):
     file = tmp_path / "weights/tiny" / name
     file.write_bytes(file.read_bytes()[:-1] + b" ")
@@ -90,13 +145,13 @@ def test_a_file_that_was_changed_is_refused(run, tmp_path, name):
     assert not Path("lightning_logs/published").exists()
 
 
-def test_another_version_of_the_weights_has_another_folder(run, tmp_path):
+def test_another_version_has_another_folder(run, tmp_path):
     first = unpacked("tiny", tmp_path / "unpacked")
     assert unpacked("tiny", tmp_path / "unpacked") == first
     state = torch.load(run.checkpoint("best"), weights_only=True)
     state["state_dict"]["net.head.weight"] += 1
     torch.save(state, run.checkpoint("best"))
-    publish(Run(run.folder), "tiny")
+    publish_tiny(Run(run.folder))
     second = unpacked("tiny", tmp_path / "unpacked")
     assert second != first
     assert not torch.equal(load(first).net.head.weight, load(second).net.head.weight)
@@ -106,5 +161,5 @@ def test_another_version_of_the_weights_has_another_folder(run, tmp_path):
 def test_what_was_not_tested_is_not_published(run, tmp_path):
     (run.folder / "result.json").write_text('{"status": "completed"}')
     with pytest.raises(ValueError, match="Expected a run that was tested"):
-        publish(Run(run.folder), "other")
+        publish(Run(run.folder), "other", "# x", 1.0, {})
     assert published_names() == ["tiny"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from benchmarks import command
 from PIL import Image
-from tiny import CNN, DATA, MLP
+from tiny import DATA, MLP
 from trees import write_class_folders
 
 from cifar_lightning.__main__ import main
@@ -148,7 +148,8 @@ def test_the_wheel_is_whole(tmp_path):
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "cifar_lightning", source / "cifar_lightning", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("cifar_lightning", "configs"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     own = {
         name: value for name, value in os.environ.items() if name != "XDG_CONFIG_HOME"
@@ -157,11 +158,13 @@ def test_the_wheel_is_whole(tmp_path):
     (wheel,) = built.iterdir()
     subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True, env=own)
     (tmp_path / "work").mkdir()
+    small = ("--data.images_per_step=100", "--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]")
     program = f"""
 import pathlib, cifar_lightning
 from cifar_lightning.main import main
 assert pathlib.Path(cifar_lightning.__file__).is_relative_to({str(installed)!r})
-assert main({["fit", *DATA, *CNN, "--version", "v", "--test"]!r}) == 0
+assert main({["fit", "--config", "cnn_sgd.yaml", *DATA, *small, "--name=cnn", "--version", "v", "--test"]!r}) == 0
+assert main(["sweep", "configs/sweeps/smoke.yaml", "--dry_run", "--no_estimate"]) == 0
 assert main(["report", "--run", "lightning_logs/cnn/v"]) == 0
 assert main(["compare", "lightning_logs/cnn/v"]) == 0
 """

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,6 +20,7 @@ from cifar_lightning import CLASSES
 from cifar_lightning.analysis.activations import evaluating
 from cifar_lightning.analysis.figures import FIGURES, Evaluated
 from cifar_lightning.analysis.style import render
+from cifar_lightning.callbacks.loggers import log_picture
 from cifar_lightning.data.datamodule import data_of
 from cifar_lightning.data.loader import Batch, gathered
 from cifar_lightning.data.split import evenly_spaced
@@ -193,11 +193,10 @@ class FigureLogger(Callback):
 
 
 def show_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
-    """Write a figure to TensorBoard, and outside of a training to a file as well."""
+    """Log a figure, and outside of a training write it to a file as well."""
     picture = render(figure)
     for log in trainer.loggers:
-        if isinstance(log, TensorBoardLogger):
-            log.experiment.add_image(tag, np.asarray(picture), step, dataformats="HWC")
+        log_picture(log, tag, picture, step)
     if trainer.state.fn != "fit" and trainer.loggers:  # a trial run has neither loggers nor a folder
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(parents=True, exist_ok=True)

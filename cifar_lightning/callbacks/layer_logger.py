@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
 from cifar_lightning.analysis.activations import layer_outputs, layer_statistics
@@ -93,6 +92,4 @@ class LayerLogger(Callback):
 
     def _write(self, trainer: Trainer, rows: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for tag, value in rows.items():
-                    logger.experiment.add_scalar(tag, value, step)
+            logger.log_metrics(rows, step)

@@ -12,7 +12,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -21,9 +20,10 @@ from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoi
 from cifar_lightning.callbacks.corruptions import CorruptionTest
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
+from cifar_lightning.callbacks.loggers import LoggerRecords, run_loggers
 from cifar_lightning.callbacks.memory import KeepMemory
 from cifar_lightning.callbacks.predictions import PredictionWriter
-from cifar_lightning.callbacks.records import RunLogger, TensorBoardRecords
+from cifar_lightning.callbacks.records import TensorBoardRecords
 from cifar_lightning.callbacks.result import RunResult
 from cifar_lightning.callbacks.steps import StepCurves, StepSeed
 from cifar_lightning.callbacks.timing import Timing
@@ -183,7 +183,10 @@ class CifarCLI(LightningCLI):
         }
         if self.run_folder is None:
             return super().instantiate_trainer(**kwargs)
-        kwargs |= {"logger": self._loggers(self.run_folder), "default_root_dir": str(self.run_folder)}
+        kwargs |= {
+            "logger": run_loggers(options.logger, self.run_folder, self._purge_step),
+            "default_root_dir": str(self.run_folder),
+        }
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, TypeError) as error:
@@ -249,16 +252,6 @@ class CifarCLI(LightningCLI):
             return Path(config.save_dir) / self.name / (config.version or "version")
         return runs.claim_folder(Path(config.save_dir), self.name, config.version)
 
-    def _loggers(self, run: Path) -> list[Logger]:
-        """Return the TensorBoard logger of the run, and those that were given."""
-        given = self.config_init.trainer.logger
-        if given is False:
-            return []
-        own: list[Logger] = [
-            RunLogger(run.parent, name="", version=run.name, default_hp_metric=False, purge_step=self._purge_step)
-        ]
-        return own if given in (None, True) else own + (given if isinstance(given, list) else [given])
-
     def _callbacks(self) -> list[Callback]:
         """Return all callbacks: those that were given, those with options of their own, and what writes the run."""
         options, run = self.config_init.trainer, self.run_folder
@@ -285,6 +278,7 @@ class CifarCLI(LightningCLI):
             callbacks += [
                 MetricsCSV(run / runs.HISTORY),
                 TensorBoardRecords(self.config_text, timing),
+                LoggerRecords(runs.Run(run), self.config_text, self.continues),
                 PredictionWriter(run / runs.PREDICTIONS),
                 RunResult(run, self.name, seed, self.config_text, timing, self.continues),
             ]

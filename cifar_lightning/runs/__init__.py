@@ -6,7 +6,7 @@ network that comes with the package.
 
 from cifar_lightning.runs.checkpoint import Progress, check_checkpoint
 from cifar_lightning.runs.folder import claim_folder, newest_run, release_if_empty, run_lock, write_result
-from cifar_lightning.runs.published import published_names, run_folder, unpacked
+from cifar_lightning.runs.published import published_card, published_names, run_folder, unpacked
 from cifar_lightning.runs.run import (
     CHECKPOINTS,
     COMPLETED,
@@ -43,6 +43,7 @@ __all__ = [
     "claim_folder",
     "flatten",
     "newest_run",
+    "published_card",
     "published_names",
     "release_if_empty",
     "run_folder",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from cifar_lightning.files import sha256, write_bytes_atomic, write_text_atomic
 from cifar_lightning.runs.run import CHECKPOINTS, CONFIG, RESULT, Run
 
-__all__ = ["publish", "published_names", "run_folder", "unpacked"]
+__all__ = ["publish", "published_card", "published_names", "run_folder", "unpacked"]
 
 WEIGHTS = Path(__file__).parent.with_name("weights")
-"""A folder for each network, with its configuration, its results and its weights."""
+"""A folder for each network, with its configuration, its results, its weights and its card."""
 FILE = "weights.safetensors"
+CARD = "README.md"
 SUMS = "SHA256SUMS"
 """SHA-256 of each file in `WEIGHTS`, in the form of sha256sum."""
 UNPACKED = Path("lightning_logs", "published")
@@ -26,6 +30,11 @@ UNPACKED = Path("lightning_logs", "published")
 def published_names() -> list[str]:
     """Return the names of the networks, such as "cnn"."""
     return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{FILE}"))
+
+
+def published_card(name: str) -> str:
+    """Return the card of a network in Markdown: what it is, how it was trained and measured, and its limits."""
+    return (WEIGHTS / name / CARD).read_text(encoding="utf-8")
 
 
 def run_folder(run: str | Path) -> Path:
@@ -50,7 +59,7 @@ def run_folder(run: str | Path) -> Path:
 def unpacked(name: str, parent: Path) -> Path:
     """Return a run folder in `parent` with a published network; make it unless it is there.
 
-    Its name has the first digits of the checksum of the weights, so that those of another version get another folder.
+    Its name has the first digits of a checksum, so that a network of another version gets another folder.
 
     Args:
         name: One of `published_names()`.
@@ -61,9 +70,8 @@ def unpacked(name: str, parent: Path) -> Path:
     """
     from safetensors.torch import load_file
 
-    check(name)
     source = WEIGHTS / name
-    folder = parent / f"{name}-{sha256(source / FILE)[:8]}"
+    folder = parent / f"{name}-{check(name)[:8]}"
     if folder.is_dir():
         return folder
     parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +98,8 @@ def unpacked(name: str, parent: Path) -> Path:
     return folder
 
 
-def publish(run: Run, name: str) -> Path:
-    """Write the configuration, the results and the weights of a run into `WEIGHTS`, and their checksums.
+def publish(run: Run, name: str, card: str, temperature: float, without_views: dict[str, Any]) -> Path:
+    """Write the configuration, the results, the weights and the card of a run into `WEIGHTS`, and their checksums.
 
     Weights of several dimensions are rounded to float16; biases and the statistics of normalisations, which are few,
     stay as they are.
@@ -99,6 +107,9 @@ def publish(run: Run, name: str) -> Path:
     Args:
         run: A run that was tested.
         name: Of the published network.
+        card: In Markdown; its first line is a title.
+        temperature: Divides the logits: `model.temperature` of the published network.
+        without_views: The entry "test" of `result.json` for each image as it is; added as "test_without_views".
 
     Returns:
         Its folder.
@@ -113,12 +124,15 @@ def publish(run: Run, name: str) -> Path:
     if "test" not in run.result:
         raise ValueError(f"Expected a run that was tested, got {run.folder}. Run `test --run {run.folder}` first.")
     model = load_trained(run, device="cpu")[0]
+    config = run.config
+    config["model"]["init_args"]["temperature"] = temperature
+    result = {**run.result, "test_without_views": without_views}
     folder = WEIGHTS / name
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: rounded(tensor) for key, tensor in model.state_dict().items()}
-    write_bytes_atomic(folder / FILE, save(weights))
-    for kept in (CONFIG, RESULT):
-        shutil.copyfile(run.folder / kept, folder / kept)
+    write_bytes_atomic(folder / FILE, save({key: rounded(tensor) for key, tensor in model.state_dict().items()}))
+    write_text_atomic(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_text_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    write_text_atomic(folder / CARD, card)
     sums = {path: sha256(WEIGHTS / path) for published in published_names() for path in files_of(published)}
     write_text_atomic(WEIGHTS / SUMS, "".join(f"{digest}  {path}\n" for path, digest in sums.items()))
     return folder
@@ -136,11 +150,11 @@ def rounded(weights: Tensor) -> Tensor:
 
 def files_of(name: str) -> list[str]:
     """Return the files of a published network, as paths in `WEIGHTS`."""
-    return [f"{name}/{file}" for file in (CONFIG, RESULT, FILE)]
+    return [f"{name}/{file}" for file in (CARD, CONFIG, RESULT, FILE)]
 
 
-def check(name: str) -> None:
-    """Check that the files of a network are those that were published.
+def check(name: str) -> str:
+    """Check that the files of a network are those that were published, and return a checksum of all.
 
     Raises:
         ValueError: If one has changed or is missing.
@@ -152,3 +166,4 @@ def check(name: str) -> None:
             raise ValueError(
                 f"Expected {WEIGHTS / path} as it was published, got another file (SHA-256). Install the package anew."
             )
+    return hashlib.sha256("".join(expected[path] for path in files_of(name)).encode()).hexdigest()

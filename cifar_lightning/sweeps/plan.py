@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from cifar_lightning.files import recipe
 from cifar_lightning.metrics import direction
 from cifar_lightning.settings import short_text
 from cifar_lightning.usage.config_files import read_config
@@ -189,11 +190,12 @@ def load_sweep(path: Path) -> Sweep:
     """Read a sweep.
 
     Args:
-        path: a YAML file with the arguments of `Sweep`.
+        path: a YAML file with the arguments of `Sweep`, here or among those of the package.
 
     Raises:
         ValueError: when the file is missing, is not YAML, or is not a sweep.
     """
+    path = Path(recipe(str(path)))
     keys = read_config(path, "a sweep")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Sweep)
@@ -220,8 +222,8 @@ def expand(sweep: Sweep) -> list[PlannedRun]:
     contents: dict[str, Any] = {}
     runs = []
     for point, shown in points:
-        recipe = point.get(CONFIG, [])
-        configs = (*([recipe] if isinstance(recipe, str) else recipe), *sweep.configs)
+        given = point.get(CONFIG, [])
+        configs = tuple(map(recipe, [*([given] if isinstance(given, str) else given), *sweep.configs]))
         options = {**sweep.options, **{key: value for key, value in point.items() if key not in (CONFIG, LABEL)}}
         for config in configs:
             contents.setdefault(config, read_yaml(Path(config)))
