@@ -26,7 +26,9 @@ def probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], ri
     Returns:
         The share of the test images that are classified correctly.
     """
-    (x, y), (x_test, y_test) = ((features.double().numpy(), labels.numpy()) for features, labels in (train, test))
+    (x, y), (x_test, y_test) = (
+        (features.detach().cpu().double().numpy(), labels.cpu().numpy()) for features, labels in (train, test)
+    )
     if (y == y[0]).all():
         return float((y_test == y[0]).mean())
     probe = make_pipeline(StandardScaler(), RidgeClassifier(alpha=ridge * len(y)))

@@ -96,7 +96,6 @@ class CifarCLI(LightningCLI):
         self.nothing_left = ""
         if process_rank():
             end_with_parent()  # otherwise it would wait for the others after the first process has ended
-        imports.allow([])
         with self._releasing():
             super().__init__(
                 ImageClassifier,
@@ -138,6 +137,7 @@ class CifarCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, the configuration of `--run` before all other options."""
+        imports.allow([])
         args = with_run_config(args)
         self.config = parse_line(parser, args)
         model = self.config.model
