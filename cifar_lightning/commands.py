@@ -23,10 +23,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "fit": Command("Train a network; with --test, test its best weights afterwards.", "cli.training:run_trainer", True),
-    "validate": Command("Evaluate a trained network on the validation images.", "cli.training:run_trainer", True),
-    "test": Command("Evaluate a trained network on the test images.", "cli.training:run_trainer", True),
-    "predict": Command("Write the predictions of the test images to a file.", "cli.training:run_trainer", True),
+    "fit": Command("Train a network; with --test, test its best weights afterwards.", "cli.run:run_trainer", True),
+    "validate": Command("Evaluate a trained network on the validation images.", "cli.run:run_trainer", True),
+    "test": Command(
+        "Evaluate a trained network on the test images; the mean of several runs.", "cli.run:run_trainer", True
+    ),
+    "predict": Command("Write the predictions of the test images to a file.", "cli.run:run_trainer", True),
     "predict --images": Command("Predict your own pictures.", "inference:predict_pictures"),
     "report": Command("Write a page that shows what one run or several learned.", "report.command:report"),
     "export": Command("Write a trained network as ONNX or for torch.export.", "export:export"),

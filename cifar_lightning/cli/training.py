@@ -45,33 +45,13 @@ from cifar_lightning.metrics import METRICS
 from cifar_lightning.models.classifier import ImageClassifier
 from cifar_lightning.precision import check_precision, device_type, native_precision
 from cifar_lightning.processes import end_with_parent
-from cifar_lightning.rendezvous import leave_group, rendezvous_on_loopback, report_lost_process
+from cifar_lightning.rendezvous import rendezvous_on_loopback, report_lost_process
 from cifar_lightning.trainer_options import check_trainer, progress_callbacks, run_profiler, script_strategy
 from cifar_lightning.usage.items import given_options
 from cifar_lightning.usage.parser import Parser, parse_line
 from cifar_lightning.usage.typehints import classes_of, import_path
 
-__all__ = ["CifarCLI", "run_trainer"]
-
-
-def run_trainer(args: list[str]) -> int:
-    """Run `fit`, `validate`, `test` or `predict`.
-
-    Args:
-        args: the command line without the program's name.
-
-    Returns:
-        The exit status, 0.
-
-    Raises:
-        ValueError: for options that are wrong, or do not fit each other, the data or the run.
-    """
-    cli = CifarCLI(args)
-    run = cli.run()
-    if cli.tests and run is not None:
-        CifarCLI(["test", f"--run={run}"]).run()
-    leave_group()
-    return 0
+__all__ = ["CifarCLI", "process_rank"]
 
 
 class CifarCLI(LightningCLI):
