@@ -6,6 +6,7 @@ import copy
 import difflib
 import json
 import warnings
+from collections.abc import Iterator
 from enum import Enum
 from inspect import isfunction
 from pkgutil import resolve_name
@@ -29,6 +30,7 @@ __all__ = [
     "check_monitors",
     "check_nulls",
     "check_numbers",
+    "forget_identifiers",
     "portable",
     "recorded",
     "with_findings",
@@ -240,11 +242,9 @@ def with_findings(config: str, trainer: Trainer) -> str:
     everyone: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     plain = yaml.safe_load(config)
     plain["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
-    named = plain["trainer"]["logger"]
-    named = named if isinstance(named, list) else [named] if isinstance(named, dict) else []
-    for entry, logger in zip(named, trainer.loggers[1:], strict=False):
-        if identifier := IDENTIFIERS.get(entry["class_path"].rsplit(".", 1)[-1]):
-            entry["init_args"][identifier] = logger.version
+    for (arguments, identifier), logger in zip(logged(plain["trainer"]["logger"]), trainer.loggers[1:], strict=False):
+        if identifier:
+            arguments[identifier] = logger.version
     if not any(type(callback).__name__ in FINDERS for callback in everyone):
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     data, model = cast(Any, trainer).datamodule, cast(Any, trainer.lightning_module)
@@ -255,6 +255,24 @@ def with_findings(config: str, trainer: Trainer) -> str:
     if model.found_lr is not None:
         plain["model"]["init_args"]["optimizer"]["init_args"]["lr"] = model.found_lr
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def logged(loggers: Any) -> Iterator[tuple[Any, str | None]]:
+    """Yield the arguments of each logger, and which of them identifies a run, if any.
+
+    Args:
+        loggers: The option `trainer.logger`, parsed or as plain data.
+    """
+    for entry in loggers if isinstance(loggers, list) else [loggers]:
+        if entry and not isinstance(entry, bool) and entry.get("init_args"):
+            yield entry["init_args"], IDENTIFIERS.get(entry["class_path"].rsplit(".", 1)[-1])
+
+
+def forget_identifiers(loggers: Any) -> None:
+    """Remove the identifiers of runs from loggers: a new run may have the configuration of another."""
+    for arguments, identifier in logged(loggers):
+        if identifier:
+            arguments[identifier] = None
 
 
 def portable(config: Any) -> Any:

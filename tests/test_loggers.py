@@ -110,6 +110,17 @@ def test_a_continued_training_is_the_same_run_of_weights_and_biases():
     assert [files for *_, files in artifacts] == 2 * [["last.ckpt"]]
 
 
+def test_a_new_run_with_the_configuration_of_another_is_logged_as_a_new_one():
+    run = train("wandb", "--trainer.max_epochs=1")
+    assert main(["fit", "--config", str(run / "config.yaml"), "--version=again"]) == 0
+    identifiers = {found for found, _ in wandb_content()[0]}
+    assert len(identifiers) == 2
+    first = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"]["init_args"]["id"]
+    options = ["--version=third", f"--trainer.logger.id={first}"]
+    assert main(["fit", "--config", str(run / "config.yaml"), *options]) == 0
+    assert {found for found, _ in wandb_content()[0]} == identifiers
+
+
 def test_mlflow_has_curves_configuration_figures_and_weights():
     run = train("mlflow", *SHOWN, "--trainer.max_epochs=1")
     assert main(["fit", "--run", str(run), "--trainer.max_epochs=2", "--test"]) == 0

@@ -34,6 +34,7 @@ from cifar_lightning.config import (
     check_monitors,
     check_nulls,
     check_numbers,
+    forget_identifiers,
     recorded,
     with_run_config,
 )
@@ -68,7 +69,9 @@ class CifarCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
-        self.command = next(str(item.value) for item in given_options(args) if not item.option)
+        given = list(given_options(args))
+        self.command = next(str(item.value) for item in given if not item.option)
+        self.joins = any(item.option.endswith((".id", ".run_id")) for item in given)  # a run of a logger, by its name
         self.ckpt_path: Path | None = None
         self.run_folder: Path | None = None
         self.continues = False
@@ -135,6 +138,8 @@ class CifarCLI(LightningCLI):
         if config.model.init_args.get("compile"):
             # Compiled code saves tensors for backward that inference mode would have to track.
             config.trainer.inference_mode = False
+        if self.command == "fit" and not config.run and not self.joins:
+            forget_identifiers(config.trainer.logger)
         check_nulls(config)
         check_monitors(config)
         check_numbers(config)
