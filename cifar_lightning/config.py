@@ -264,8 +264,8 @@ def logged(loggers: Any) -> Iterator[tuple[Any, str | None]]:
         loggers: The option `trainer.logger`, parsed or as plain data.
     """
     for entry in loggers if isinstance(loggers, list) else [loggers]:
-        if entry and not isinstance(entry, bool) and entry.get("init_args"):
-            yield entry["init_args"], IDENTIFIERS.get(entry["class_path"].rsplit(".", 1)[-1])
+        if entry and not isinstance(entry, bool):
+            yield entry.get("init_args") or {}, IDENTIFIERS.get(entry["class_path"].rsplit(".", 1)[-1])
 
 
 def forget_identifiers(loggers: Any) -> None:

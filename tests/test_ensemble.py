@@ -70,6 +70,7 @@ def test_members_have_the_metrics_of_their_own_test(members):
         assert metrics == {name.removeprefix("test/"): pytest.approx(value, abs=1e-4) for name, value in alone.items()}
 
 
+@pytest.mark.slow
 def test_options_hold_for_all_runs(members):
     first = test_together(*(f"--run={run}" for run in members))
     second = test_together(*(f"--run={run}" for run in members), "--model.tta=none", "--data.eval_batch_size=33")
