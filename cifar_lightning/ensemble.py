@@ -81,7 +81,7 @@ def mean_of(members: Sequence[Predictions]) -> Predictions:
     """Return the predictions of the mean of the probabilities."""
     probabilities = torch.stack([member.probabilities for member in members]).double().mean(0)
     probabilities = (probabilities / probabilities.sum(1, keepdim=True)).float()
-    return members[0]._replace(classes=probabilities.argmax(1), probabilities=probabilities)
+    return Predictions(members[0].indices, members[0].labels, probabilities.argmax(1), probabilities)
 
 
 def compared(members: Sequence[Predictions], averaged: Predictions) -> dict[str, Any]:
