@@ -69,7 +69,7 @@ def ensemble(runs: Sequence[str], options: Sequence[str]) -> int:
     images = "SYNTHETIC images" if cli.datamodule.is_synthetic else "images"
     found = {"runs": [str(folder) for folder in folders], "images": len(averaged.labels), **compared(members, averaged)}
     place = claim_folder(Path("lightning_logs"), "ensemble", None)
-    predictions = place / Run(place).predictions_path().relative_to(place)
+    predictions = Run(place).predictions_path()
     predictions.parent.mkdir()
     write_text_atomic(predictions, predictions_csv(averaged.indices, averaged.labels, averaged.probabilities))
     write_text_atomic(place / ENSEMBLE, json.dumps(found, indent=2) + "\n")
@@ -92,29 +92,28 @@ def compared(members: Sequence[Predictions], averaged: Predictions) -> dict[str,
         "disagreement": of two members, the share of the images that they put into different classes, the mean over
         all pairs; "gain": accuracy of the mean minus that of the best member, and the ends of its 95 % interval.
     """
-    metrics = [metrics_of(member) for member in members]
-    mean = metrics_of(averaged)
+    metrics = [measured(member)[0] for member in members]
+    mean, confusion = measured(averaged)
     labels, n = averaged.labels, len(averaged.labels)
     best = members[max(range(len(members)), key=lambda i: metrics[i]["acc"])]
     only_mean, only_best, _ = mcnemar((averaged.classes == labels).tolist(), (best.classes == labels).tolist())
     pairs = [float((a.classes != b.classes).double().mean()) for a, b in itertools.combinations(members, 2)]
-    confusion = torch.zeros(10, 10, dtype=torch.int64)
-    confusion.index_put_((labels, averaged.classes), torch.ones_like(labels), accumulate=True)
     return {
         "members": metrics,
         "mean": mean,
         "interval": wilson(mean["acc"], n),
         "disagreement": statistics.fmean(pairs),
         "gain": paired_interval(only_mean, only_best, n),
-        "confusion": confusion.tolist(),
+        "confusion": confusion,
     }
 
 
-def metrics_of(predictions: Predictions) -> dict[str, float]:
-    """Return the metrics of predictions, by the names of `test` without the split."""
+def measured(predictions: Predictions) -> tuple[dict[str, float], list[list[int]]]:
+    """Return the metrics of predictions, by the names of `test` without the split, and the confusion matrix."""
     counted = ClassificationMetrics()
     counted.update(predictions.probabilities.clamp(min=SMALLEST).log(), predictions.labels)
-    return {name: float(f"{float(value):.7g}") for name, value in counted.compute()[0].items()}
+    scalars, confusion = counted.compute()
+    return {name: float(f"{float(value):.7g}") for name, value in scalars.items()}, confusion.tolist()
 
 
 def summary(found: dict[str, Any], images: str) -> str:
