@@ -34,6 +34,7 @@ COMMANDS = {
     "export": Command("Write a trained network as ONNX or for torch.export.", "export:export"),
     "sweep": Command("Train every combination of a sweep and compare them.", "sweeps.sweep:sweep"),
     "compare": Command("Compare runs over their seeds, in tables and charts.", "comparison.compare:compare"),
+    "audit": Command("Look for near duplicates, wrong labels and odd images.", "audit.command:audit"),
     "data": Command("Show which data a folder holds, or download CIFAR-10.", "data.command:data"),
 }
 """All commands. One with an option in its name takes its place where that option is given."""

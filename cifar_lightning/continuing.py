@@ -12,7 +12,7 @@ from cifar_lightning.config import FINDERS
 
 __all__ = ["check_changes", "nothing_left"]
 
-SPLIT = ("data.source", "data.val_size", "data.split_seed", "data.synthetic_train")
+SPLIT = ("data.source", "data.val_size", "data.split_seed", "data.val_fold", "data.synthetic_train")
 """Options that decide which images were held out."""
 IN_CHECKPOINT = ("seed_everything", "early_stopping.patience", "model")
 """Options whose values a training takes from the checkpoint, or had its effect at the start."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cifar_lightning.analysis.style import BLUE, ORANGE, image_array, new_figure
 
-__all__ = ["plot_predictions"]
+__all__ = ["plot_captioned", "plot_predictions"]
 
 
 def plot_predictions(
@@ -57,4 +57,27 @@ def plot_predictions(
         for spine in axes.spines.values():
             spine.set_color(ORANGE)
             spine.set_linewidth(3)
+    return figure
+
+
+def plot_captioned(images: Tensor, names: Sequence[str], captions: Sequence[str], title: str) -> Figure:
+    """Draw images with a line of text above and below each.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        names: above the B images.
+        captions: below them.
+        title: what the images are of.
+    """
+    height, width = images.shape[2:]
+    columns = 12 * height // width
+    rows = -(-len(names) // columns)
+    figure = new_figure(1.0 * columns * width / height, 1.45 * rows + 0.7, title)
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes:
+        axes.set_axis_off()
+    for axes, picture, name, caption in zip(all_axes, image_array(images), names, captions, strict=False):
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_title(name, fontsize=9, pad=3)
+        axes.text(0.5, -0.06, caption, fontsize=8, ha="center", va="top", transform=axes.transAxes)
     return figure

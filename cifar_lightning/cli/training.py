@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import imports, models, runs  # noqa: F401  (the models can then be named without their module)
 from cifar_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
+from cifar_lightning.callbacks.clean import CleanAccuracy
 from cifar_lightning.callbacks.corruptions import CorruptionTest
 from cifar_lightning.callbacks.history import MetricsCSV
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint
@@ -265,6 +266,7 @@ class CifarCLI(LightningCLI):
                 TensorBoardRecords(self.config_text, timing),
                 LoggerRecords(runs.Run(run), self.config_text, self.continues),
                 PredictionWriter(run / runs.PREDICTIONS),
+                CleanAccuracy(),
                 RunResult(run, self.name, seed, self.config_text, timing, self.continues),
             ]
             if options.enable_checkpointing is not False:

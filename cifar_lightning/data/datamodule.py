@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
 
 from cifar_lightning.data.augment import Augmentation, Flip, StandardAugmentation
 from cifar_lightning.data.loader import BatchLoader, stretch_over_epochs
@@ -51,6 +52,8 @@ class CIFAR10DataModule(LightningDataModule):
         val_size: Training images held out for validation, the same share of every class; 0 trains on all.
         split_seed: Seed of the choice of validation images, and of the synthetic images. It is not the seed of the
             run, so that runs with different seeds are compared on the same images.
+        val_fold: Number of the validation split, from 0: those of one seed have no image in common. With a `val_size`
+            of a fifth of the training images, 0 to 4 are the folds of a five-fold cross-validation.
         train_size: Train on only this many of the remaining images, the same share of every class; null for all.
         flip: Mirror half of the training images left to right: true draws them anew in each epoch, "alternating"
             mirrors one half in even and the other in odd epochs, false mirrors none.
@@ -82,6 +85,7 @@ class CIFAR10DataModule(LightningDataModule):
         eval_batch_size: int = 1000,
         val_size: int = 5000,
         split_seed: int = 0,
+        val_fold: int = 0,
         train_size: int | None = None,
         flip: Flip = True,
         translate_px: int = 2,
@@ -105,6 +109,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
         self.split_seed = split_seed
+        self.val_fold = val_fold
         self.train_size = train_size
         self.standard = StandardAugmentation(
             flip, translate_px, cutout_px, rotate_degrees, zoom_percent, brightness_percent, contrast_percent
@@ -232,11 +237,15 @@ class CIFAR10DataModule(LightningDataModule):
         return -(-self.images_per_step // world_size)
 
     def _hold_out(self, whole: ImageSet) -> None:
-        train, val = stratified_indices(whole.labels, self.val_size, self.split_seed)
+        train, val = stratified_indices(whole.labels, self.val_size, self.split_seed, self.val_fold)
         if self.train_size is not None and self.train_size < len(train):
             train = train[stratified_indices(whole.labels[train], self.train_size, self.split_seed)[1]]
         self.train = ImageSet(whole.images[train], whole.labels[train], whole.fingerprint)
         self.val = ImageSet(whole.images[val], whole.labels[val], whole.fingerprint)
+
+    def held_out(self, labels: Tensor) -> Tensor:
+        """Return which of the training images with these labels (N,) are held out, int64, ascending."""
+        return stratified_indices(labels, self.val_size, self.split_seed, self.val_fold)[1]
 
     def _loader(self, image_set: ImageSet | None, batch_size: int, **options: Any) -> BatchLoader:
         assert image_set is not None, "setup() runs before the loaders are made"
@@ -275,7 +284,8 @@ class CIFAR10DataModule(LightningDataModule):
     def split(self) -> dict[str, Any]:
         """What determines the training images that are held out, once they are read."""
         assert self.train is not None
-        return {"fingerprint": self.train.fingerprint, "val_size": self.val_size, "split_seed": self.split_seed}
+        options = {name: getattr(self, name) for name in ("val_size", "split_seed", "val_fold")}
+        return {"fingerprint": self.train.fingerprint, **options}
 
     def check_split(self, trained: dict[str, Any]) -> None:
         """Check that the images held out are those that a network was not trained on.

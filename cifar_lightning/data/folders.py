@@ -113,6 +113,10 @@ class ClassFolders:
         labels = torch.tensor([entry.label for entry in entries])
         return ImageSet(tensor, labels, content_fingerprint(tensor, labels))
 
+    def files(self, split: SourceSplit) -> list[str]:
+        """Return the files of a split in the order of the samples, relative to the root."""
+        return [Path(entry.path).relative_to(self.root).as_posix() for entry in self._entries(split)]
+
     def _entries(self, split: SourceSplit) -> list[_Entry]:
         """Return the image files of a split in the order of the samples."""
         entries: list[_Entry] = []

@@ -46,7 +46,7 @@ def content_fingerprint(images: Tensor, labels: Tensor) -> str:
     return digest.hexdigest()
 
 
-def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
+def stratified_indices(labels: Tensor, val_size: int, seed: int, fold: int = 0) -> tuple[Tensor, Tensor]:
     """Split samples into training and validation so that every class has the same share of both.
 
     Each class gives `floor(share)` samples to validation. The samples that rounding leaves over come from the classes
@@ -56,17 +56,23 @@ def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor
         labels: int64 class indices, shape (N,).
         val_size: number of validation samples, in [0, N).
         seed: seed of the choice within each class.
+        fold: number of the choice, from 0: those of one seed have no sample in common, as far as they come out even.
 
     Returns:
         Training indices (N - val_size,) and validation indices (val_size,), int64, each ascending.
 
     Raises:
-        ValueError: if `val_size` is negative or leaves no training sample.
+        ValueError: if `val_size` is negative or leaves no training sample, or there are fewer folds.
     """
     if not 0 <= val_size < len(labels):
         raise ValueError(
             f"Expected `data.val_size` to be at least 0 and less than the {len(labels)} training images, "
             f"got {val_size}. Choose a smaller validation split."
+        )
+    if fold and not 0 <= fold < len(labels) // max(1, val_size):
+        raise ValueError(
+            f"Expected `data.val_fold` from 0 to {len(labels) // max(1, val_size) - 1}: {len(labels)} training images "
+            f"have so many parts of `data.val_size` {val_size}, got {fold}."
         )
     counts = torch.bincount(labels)
     shares = counts.double() * val_size / len(labels)
@@ -78,7 +84,7 @@ def stratified_indices(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor
     is_val = torch.zeros(len(labels), dtype=torch.bool)
     for label, n in enumerate(take.tolist()):
         members = (labels == label).nonzero().squeeze(1)
-        is_val[members[torch.randperm(len(members), generator=generator)[:n]]] = True
+        is_val[members[torch.randperm(len(members), generator=generator).roll(-fold * n)[:n]]] = True
     return (~is_val).nonzero().squeeze(1), is_val.nonzero().squeeze(1)
 
 

@@ -44,6 +44,9 @@ def result(exam: Examination) -> Section:
             n = recorded.get("data", {}).get(split, 0)
             values = {name: metrics.get(f"{split}/{name}", math.nan) for name in exam.metrics}
             rows.append(metric_row(f"{split} (command {stage})", n, values))
+    for name, part in recorded.get("clean", {}).items():
+        values = {**dict.fromkeys(exam.metrics, math.nan), "acc": part["acc"]}
+        rows.append(metric_row(f"test {name.replace('_', ' ')} (command test)", part["images"], values))
     rows.append(metric_row(f"{exam.split} (this report)", len(exam.labels), exam.metrics))
     units = ((METRICS[name].words, ", %" if METRICS[name].is_share else "") for name in exam.metrics)
     accuracy, *others = (f"{words}{unit}" for words, unit in units)

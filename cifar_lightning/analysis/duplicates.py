@@ -1,0 +1,86 @@
+"""Near duplicates: pairs of images that show the same thing, found by the features of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Pairs", "near_duplicates"]
+
+NEIGHBOURS = 10
+"""Partners of each image that are considered."""
+LOCAL = 5
+"""Neighbours, after the nearest, whose mean similarity says how common an image is."""
+BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images, the likeliest duplicates first.
+
+    Attributes:
+        first: int64 (P,), index of an image.
+        second: int64 (P,), index of its partner.
+        score: float32 (P,), by which they are ranked.
+        cosine: float32 (P,), of their features, in [-1, 1].
+        loneliness: float32 (N,), for each image 1 minus the mean cosine to its neighbours: large for odd images.
+    """
+
+    first: Tensor
+    second: Tensor
+    score: Tensor
+    cosine: Tensor
+    loneliness: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.first)
+
+
+def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = None, count: int = 1000) -> Pairs:
+    """Rank pairs of images by the similarity of their features.
+
+    Barz and Denzler 2020 ("Do we train on test data?") rank by the cosine. Here the mean cosine of the two images to
+    their next neighbours is subtracted, with half the weight that it has in CSLS (Conneau et al. 2018, "Word
+    translation without parallel data"): in a cosine alone, every two planes in a clear sky are duplicates.
+
+    Args:
+        features: float (N, F).
+        mirrored: float (N, F), the features of the same images mirrored left to right.
+        others: float (M, F), of the images to search for partners; None for the same images.
+        count: The largest number of pairs to return.
+
+    Returns:
+        Pairs of an image and one of the others. Without `others` each pair once, the lower index first.
+    """
+    itself = others is None
+    theirs = features if others is None else others
+    centre = theirs.mean(0)
+    views = [F.normalize(part - centre, dim=1) for part in (features, mirrored)]
+    theirs = F.normalize(theirs - centre, dim=1)
+    kept = min(NEIGHBOURS, len(theirs) - itself)
+    near, index = torch.empty(len(features), kept), torch.empty(len(features), kept, dtype=torch.long)
+    nearest_of_others = torch.full((len(theirs), 1 + LOCAL), -1.0)
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        cosine = torch.maximum(*(view[rows] @ theirs.T for view in views))
+        if itself:  # an image that is its own mirror image is no duplicate
+            own = torch.arange(len(cosine))
+            cosine[own, start + own] = -2.0
+        near[rows], index[rows] = cosine.topk(kept)
+        both = torch.cat([nearest_of_others, cosine.topk(min(1 + LOCAL, len(cosine)), 0).values.T], 1)
+        nearest_of_others = both.topk(1 + LOCAL).values
+    common = near[:, 1 : 1 + LOCAL].mean(1) if kept > 1 else torch.zeros(len(near))
+    their_common = common if itself else nearest_of_others[:, 1:].mean(1)
+    first, second, cosine = torch.arange(len(near)).repeat_interleave(kept), index.flatten(), near.flatten()
+    if itself:
+        pair = torch.stack([torch.minimum(first, second), torch.maximum(first, second)])
+        keys, back = (pair[0] * len(theirs) + pair[1]).unique(return_inverse=True)
+        cosine = torch.full((len(keys),), -1.0).scatter_reduce(0, back, cosine, "amax")
+        first, second = keys // len(theirs), keys % len(theirs)
+    score = 2 * cosine - (common[first] + their_common[second]) / 2
+    order = score.argsort(descending=True, stable=True)[:count]
+    return Pairs(first[order], second[order], score[order], cosine[order], 1 - common)

@@ -1,0 +1,1 @@
+"""Look for near duplicates, wrong labels and odd images in a data set."""
