@@ -22,8 +22,11 @@ version=quickstart-$(date +%Y%m%d-%H%M%S)
 run=lightning_logs/cnn/$version
 "$python" -m cifar_lightning fit "${configs[@]}" --version "$version" --test "$@"
 
+"$python" -m cifar_lightning predict --run cnn --images docs/pictures --output lightning_logs/pictures
+
 accuracy=$("$python" -c "import json; print(json.load(open('$run/result.json'))['test']['metrics']['test/acc'])")
 echo
 echo "Test accuracy: $accuracy ($images)"
 echo "Run folder:    $run"
 echo "Look at it:    .venv/bin/tensorboard --logdir lightning_logs"
+echo "Pictures:      lightning_logs/pictures/images.html, classified by the network that comes with the package"

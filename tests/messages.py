@@ -58,7 +58,7 @@ def in_yaml(content: str | bytes, *words: str) -> Mistake:
 FIT = "fit --model MLPClassifier"
 SECTIONS: dict[str, list[Mistake]] = {
     "Commands": [
-        typed("", "fit, validate, test, predict, report, export, sweep, compare, or data"),
+        typed("", "fit, validate, test, predict, report, export, sweep, compare, audit, or data"),
         typed("fitt", "got fitt", "`fit`"),
         typed("train", "got train", "`fit`"),
         typed("evaluate --run runs/1", "`validate`", "`test`"),

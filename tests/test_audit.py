@@ -186,7 +186,7 @@ def test_folds_judge_the_training_images_that_they_held_out(tmp_path):
 
 def test_what_an_audit_needs(planted, finished, monkeypatch, capsys):
     assert main(["audit", "--root", str(planted), "--run", "nowhere"]) == 2
-    assert "Expected a run or a folder of runs, got nowhere" in capsys.readouterr().err
+    assert "got nowhere, which is neither" in capsys.readouterr().err
     run = str(finished(*MLP))
     assert main(["audit", "--run", run]) == 2
     assert "Expected `data.root` to hold CIFAR-10" in capsys.readouterr().err

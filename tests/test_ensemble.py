@@ -94,7 +94,7 @@ def test_mistakes_are_one_message_before_anything_is_written(members, finished, 
     other = finished(*MLP, "--data.synthetic_test=100", "--version=other")
     for args, message in {
         ("test", f"--run={members[0]}", f"--run={members[0]}"): "different runs to average, got one of them twice",
-        ("test", f"--run={members[0]}", "--run=nothing"): "nothing, which does not exist",
+        ("test", f"--run={members[0]}", "--run=nothing"): "nothing, which is neither",
         ("validate", f"--run={members[0]}", f"--run={members[1]}"): "Expected one `--run` for `validate`, got 2",
         ("test", f"--run={members[0]}", f"--run={other}"): f"the same test images, got others in {other}",
     }.items():

@@ -103,4 +103,4 @@ def test_places_and_runs_that_are_not_there(run, capsys):
     assert main(["export", "--run", str(run), "--output", "nowhere/model.onnx"]) == 2
     assert "`--output` in a folder that exists" in capsys.readouterr().err
     assert main(["export", "--run", "nowhere"]) == 2
-    assert "which does not exist" in capsys.readouterr().err
+    assert "which is neither" in capsys.readouterr().err

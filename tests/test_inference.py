@@ -183,7 +183,7 @@ def test_nothing_to_read_is_an_error(run, capsys):
     assert "error: Expected at least one picture" in capsys.readouterr().err
     assert not Path("out").exists()
     assert main(["predict", "--run", "nowhere", "--images", "good.png"]) == 2
-    assert "which does not exist" in capsys.readouterr().err
+    assert "which is neither" in capsys.readouterr().err
 
 
 def test_names_are_escaped(run):

@@ -48,6 +48,7 @@ def shown(monkeypatch) -> list[torch.Tensor]:
 
     network = SimpleNamespace(device=torch.device("cpu"), predict_logits=predict_logits)
     monkeypatch.setattr(inference, "load", lambda run: network)
+    Path("run").mkdir()
     return batches
 
 

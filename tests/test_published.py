@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import MLP, fit
 
 from cifar_lightning import load
 from cifar_lightning.__main__ import main
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.synthetic import synthetic_images
 from cifar_lightning.runs import Run, published
 from cifar_lightning.runs.published import FILE, publish, published_card, published_names, run_folder, unpacked
 
@@ -163,3 +167,50 @@ def test_what_was_not_tested_is_not_published(run, tmp_path):
     with pytest.raises(ValueError, match="Expected a run that was tested"):
         publish(Run(run.folder), "other", "# x", 1.0, {})
     assert published_names() == ["tiny"]
+
+
+def plain_cnn(images):
+    """The published CNN in plain torch, from its file and a page of its description."""
+    w = {name: value.float() for name, value in load_file(published.WEIGHTS / "cnn" / FILE).items()}
+    x = F.gelu(F.conv2d((images / 255 - w["mean"]) / w["std"], w["net.whiten.0.weight"], w["net.whiten.0.bias"]))
+    for stage in range(3):
+        for part, norm in (("down", 2), ("body", 1)):
+            name = f"net.stages.{stage}.{part}"
+            x = F.conv2d(x, w[f"{name}.0.weight"], padding=1)
+            if part == "down":
+                x = F.max_pool2d(x[..., stage // 2 :, stage // 2 :], 2)  # centred: 7 pixels lose their first row
+            statistics = (w[f"{name}.{norm}.running_mean"], w[f"{name}.{norm}.running_var"])
+            x = F.gelu(F.batch_norm(x, *statistics, bias=w[f"{name}.{norm}.bias"]))
+    return F.linear(x.amax((2, 3)), w["net.head.weight"])
+
+
+def test_the_networks_of_the_package_are_whole_and_small():
+    assert {"cnn"} <= set(published_names())
+    sizes = [path.stat().st_size for path in published.WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(sizes) <= 21e6
+    for name in published_names():
+        model = load(name, device="cpu")  # which checks the checksums
+        assert not model.training
+        assert published_card(name).startswith(f"# {name}: ")
+        result = json.loads((published.WEIGHTS / name / "result.json").read_text())
+        assert result["data"]["train"] == 50_000
+        assert result["test"]["tta"] == model.tta
+
+
+def test_plain_torch_gives_the_logits_of_the_published_cnn():
+    images = synthetic_images("test", 20, 0).images
+    model = load("cnn", device="cpu")
+    with torch.inference_mode():
+        expected = model.predict_logits(images, "none") * model.temperature / model.net.logit_scale
+        torch.testing.assert_close(plain_cnn(images), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.slow
+def test_the_published_cnn_has_the_accuracy_of_its_card(real_root):
+    """On every tenth test image, in plain torch: the class folders are sorted by class."""
+    data = CIFAR10DataModule(str(real_root))
+    data.setup("test")
+    with torch.inference_mode():
+        right = plain_cnn(data.test.images[::10]).argmax(1) == data.test.labels[::10]
+    result = json.loads((published.WEIGHTS / "cnn/result.json").read_text())
+    assert float(right.double().mean()) == pytest.approx(result["test_without_views"]["metrics"]["test/acc"], abs=0.02)

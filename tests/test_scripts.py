@@ -17,6 +17,9 @@ from tiny import DATA, MLP
 from trees import write_class_folders
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.audit import command as audit
+from cifar_lightning.sweeps import sweep
+from cifar_lightning.sweeps.plan import expand, load_sweep
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,7 +68,8 @@ def shown_commands(*starts: str) -> list[str]:
 @pytest.fixture
 def files_of_the_pages():
     """Write what the commands name: recipes, network, augmentation and configuration of the pages, and pictures."""
-    Path("configs").symlink_to(ROOT / "configs")
+    for folder in ("configs", "docs"):
+        Path(folder).symlink_to(ROOT / folder)
     for module, page in (("mynet", "README.md"), ("invert", "docs/data.md")):
         (source,) = [
             block
@@ -110,12 +114,14 @@ def test_the_commands_of_the_pages_are_right(line, capsys, files_of_the_pages, f
         args[0] in ("report", "export") or "--images" in args or len(places) > 1
     ):  # commands of their own: they are run
         assert main(args) == 0
+    elif args[0] == "audit":
+        assert audit.parser().parse_args(args[1:])
     elif args[0] == "compare":
         named = [arg for arg in args[1:] if arg.startswith("lightning_logs")]
         runs = [str(finished(*MLP, f"--version={number}")) for number in range(len(named))]
         assert main(["compare", *runs, "--output", "compared"]) == 0
     elif args[0] == "sweep":
-        assert "--address" in args or main([*args, "--dry_run", "--no_estimate"]) == 0
+        assert expand(load_sweep(sweep.parser().parse_args(args[1:]).sweep))
     else:
         with pytest.raises(SystemExit) as exit_:
             main([*args, *([] if "--help" in line or ".help" in line else ["--print_config"])])
@@ -248,5 +254,7 @@ def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
     (accuracy,) = re.findall(r"Test accuracy: ([\d.]+)", done.stdout)
     assert float(accuracy) > 0.9
     assert "tensorboard --logdir lightning_logs" in done.stdout
+    (gallery,) = re.findall(r"Pictures: +(\S+),", done.stdout)
+    assert (copy / gallery).read_text().count("<img") == 4
     (run,) = re.findall(r"Run folder: +(\S+)", done.stdout)[-1:]
     assert json.loads((copy / run / "result.json").read_text())["params"] < 400_000  # the options reached fit

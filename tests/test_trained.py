@@ -77,9 +77,10 @@ def test_what_cannot_be_loaded(run):
             load(path, device)
         return str(caught.value)
 
-    assert "Expected the folder of a run, such as lightning_logs/cnn/version_0, got nowhere, which does" in message(
+    assert "Expected the folder of a run, such as lightning_logs/cnn/version_0, or the name of a published" in message(
         "nowhere"
     )
+    assert "got lightning_logs/nowhere, which does not exist" in message("lightning_logs/nowhere")
     assert "got lightning_logs/cnn, which holds no config.yaml" in message("lightning_logs/cnn")
     assert 'Expected `device` to be a device of this machine, such as "cpu", got abacus' in message(run, "abacus")
     best, last = (run / f"checkpoints/{name}.ckpt" for name in ("best", "last"))

@@ -70,9 +70,10 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
         if itself:  # an image that is its own mirror image is no duplicate
             own = torch.arange(len(cosine))
             cosine[own, start + own] = -2.0
+        else:
+            both = torch.cat([nearest_of_others, cosine.T.topk(min(1 + LOCAL, len(cosine))).values], 1)
+            nearest_of_others = both.topk(1 + LOCAL).values
         near[rows], index[rows] = cosine.topk(kept)
-        both = torch.cat([nearest_of_others, cosine.topk(min(1 + LOCAL, len(cosine)), 0).values.T], 1)
-        nearest_of_others = both.topk(1 + LOCAL).values
     common = near[:, 1 : 1 + LOCAL].mean(1) if kept > 1 else torch.zeros(len(near))
     their_common = common if itself else nearest_of_others[:, 1:].mean(1)
     first, second, cosine = torch.arange(len(near)).repeat_interleave(kept), index.flatten(), near.flatten()

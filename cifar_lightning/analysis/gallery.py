@@ -70,7 +70,7 @@ def plot_captioned(images: Tensor, names: Sequence[str], captions: Sequence[str]
         title: what the images are of.
     """
     height, width = images.shape[2:]
-    columns = 12 * height // width
+    columns = round(12 * height / width)
     rows = -(-len(names) // columns)
     figure = new_figure(1.0 * columns * width / height, 1.45 * rows + 0.7, title)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -19,7 +19,7 @@ from cifar_lightning.data.split import ImageSet, SourceSplit
 
 __all__ = ["DUPLICATE_SCORE", "Findings", "Labels", "find"]
 
-DUPLICATE_SCORE = 1.1
+DUPLICATE_SCORE = 1.05
 """Pairs with at least this score count as near duplicates in numbers; lists go on further."""
 LISTED = 2000
 """Most pairs, and most suspects, of each kind in the lists."""
@@ -38,7 +38,6 @@ class Labels:
         probabilities: float32 (N,), of that class.
         margins: float32 (N,), probability of the label less that of the guess.
         estimated: the number of errors that confident learning estimates.
-        all_probabilities: float32 (N, 10).
     """
 
     indices: Tensor
@@ -46,7 +45,6 @@ class Labels:
     probabilities: Tensor
     margins: Tensor
     estimated: int
-    all_probabilities: Tensor
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def judge(networks: Sequence[Network], images: ImageSet, rows: Sequence[Tensor])
     labels = images.labels[judged]
     order, margins, estimated = suspects(labels, probabilities)
     shares, guesses = probabilities.scatter(1, labels[:, None], -1.0).max(1)
-    return Labels(judged[order], guesses[order], shares[order], margins, estimated, probabilities[order])
+    return Labels(judged[order], guesses[order], shares[order], margins, estimated)
 
 
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -67,8 +67,8 @@ class Network:
         return list(layer_outputs(self.model.net, layers, self.model.normalize(batch))[1].items())
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return the probabilities (N, 10) of uint8 images (N, 3, 32, 32), with the views of the recipe."""
-        return self.in_batches(images, lambda batch: self.model.predict_logits(batch).float().softmax(1))
+        """Return the probabilities (N, 10) of uint8 images (N, 3, 32, 32), each as it is."""
+        return self.in_batches(images, lambda batch: self.model.predict_logits(batch, "none").float().softmax(1))
 
     def in_batches(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return what a function makes of the images, batch by batch, float32 on the CPU."""

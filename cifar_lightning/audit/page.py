@@ -6,7 +6,7 @@ import torch
 
 from cifar_lightning import CLASSES
 from cifar_lightning.analysis.duplicates import Pairs
-from cifar_lightning.analysis.gallery import plot_captioned, plot_predictions
+from cifar_lightning.analysis.gallery import plot_captioned
 from cifar_lightning.audit.findings import DUPLICATE_SCORE, Findings, Kind
 from cifar_lightning.data.split import SourceSplit
 from cifar_lightning.pages import Page, Picture, Section, Table, Text
@@ -100,15 +100,14 @@ def label_errors(findings: Findings, split: SourceSplit) -> Section:
         "name, its probability, and the label."
     )
     title = f"Labels of {WORDS[split]} images that may be wrong"
-    logits = labels.all_probabilities[:SHOWN].clamp(min=1e-7).log()
-    figure = plot_predictions(images.images[chosen], images.labels[chosen], logits, CLASSES, title, count_wrong=False)
-    rows = [
-        [str(index), CLASSES[int(images.labels[index])], CLASSES[guess], f"{share:.3f}"]
-        for index, guess, share in zip(
-            chosen.tolist(), labels.guesses[:SHOWN].tolist(), labels.probabilities[:SHOWN].tolist(), strict=True
-        )
+    names = [
+        f"{CLASSES[guess]} {share:.0%}"
+        for guess, share in zip(labels.guesses[:SHOWN].tolist(), labels.probabilities[:SHOWN].tolist(), strict=True)
     ]
-    table = Table(["index in the split", "label", "likeliest other class", "its probability"], rows, title)
+    given = [CLASSES[label] for label in images.labels[chosen].tolist()]
+    figure = plot_captioned(images.images[chosen], names, [f"label {name}" for name in given], title)
+    rows = [[str(i), *cells] for i, *cells in zip(chosen.tolist(), given, names, strict=True)]
+    table = Table(["index in the split", "label", "likeliest other class and its probability"], rows, title)
     return Section(title, [Text(text), Picture(f"labels-{split}", figure, f"{title}: the first {len(chosen)}.", table)])
 
 

@@ -126,6 +126,7 @@ def publish(run: Run, name: str, card: str, temperature: float, without_views: d
     model = load_trained(run, device="cpu")[0]
     config = run.config
     config["model"]["init_args"]["temperature"] = temperature
+    config["trainer"]["precision"] = None  # of the device that it is used on
     result = {**run.result, "test_without_views": without_views}
     folder = WEIGHTS / name
     folder.mkdir(parents=True, exist_ok=True)
