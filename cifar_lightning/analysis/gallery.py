@@ -70,9 +70,10 @@ def plot_captioned(images: Tensor, names: Sequence[str], captions: Sequence[str]
         title: what the images are of.
     """
     height, width = images.shape[2:]
-    columns = round(12 * height / width)
+    columns = 6 if width > height else 8
+    side = 12 / columns
     rows = -(-len(names) // columns)
-    figure = new_figure(1.0 * columns * width / height, 1.45 * rows + 0.7, title)
+    figure = new_figure(12, (side * height / width + 0.45) * rows + 0.7, title)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.set_axis_off()
