@@ -41,10 +41,12 @@ def by_hand(features, mirrored, others, itself):
     found = {}
     for i, j in itertools.product(range(len(a)), range(len(b))):
         if not itself:
-            found[i, j] = float(2 * cosine[i, j] - (mine[i] + theirs[j]) / 2)
+            usual = float(mine[i] + theirs[j]) / 2
+            found[i, j] = (float(cosine[i, j]) - usual) / (1 - usual)
         elif i != j:
             larger = max(cosine[i, j], cosine[j, i])
-            found[min(i, j), max(i, j)] = float(2 * larger - (mine[i] + mine[j]) / 2)
+            usual = float(mine[i] + mine[j]) / 2
+            found[min(i, j), max(i, j)] = (float(larger) - usual) / (1 - usual)
     return sorted(found.items(), key=lambda pair: -pair[1])
 
 

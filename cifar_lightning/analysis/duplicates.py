@@ -24,7 +24,7 @@ class Pairs:
     Attributes:
         first: int64 (P,), index of an image.
         second: int64 (P,), index of its partner.
-        score: float32 (P,), by which they are ranked.
+        score: float32 (P,), at most 1, by which they are ranked.
         cosine: float32 (P,), of their features, in [-1, 1].
         loneliness: float32 (N,), for each image 1 minus the mean cosine to its neighbours: large for odd images.
     """
@@ -43,9 +43,9 @@ class Pairs:
 def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = None, count: int = 1000) -> Pairs:
     """Rank pairs of images by the similarity of their features.
 
-    Barz and Denzler 2020 ("Do we train on test data?") rank by the cosine. Here the mean cosine of the two images to
-    their next neighbours is subtracted, with half the weight that it has in CSLS (Conneau et al. 2018, "Word
-    translation without parallel data"): in a cosine alone, every two planes in a clear sky are duplicates.
+    Barz and Denzler 2020 ("Do we train on test data?") rank by the cosine, in which every two planes in a clear sky are
+    duplicates. Here a score says how much nearer the two are than the next neighbours of either usually are: 1 for the
+    same features, 0 for no nearer. (CSLS, Conneau et al. 2018, subtracts the same means.)
 
     Args:
         features: float (N, F).
@@ -82,6 +82,7 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
         keys, back = (pair[0] * len(theirs) + pair[1]).unique(return_inverse=True)
         cosine = torch.full((len(keys),), -1.0).scatter_reduce(0, back, cosine, "amax")
         first, second = keys // len(theirs), keys % len(theirs)
-    score = 2 * cosine - (common[first] + their_common[second]) / 2
+    usual = (common[first] + their_common[second]) / 2
+    score = (cosine - usual) / (1 - usual).clamp(min=1e-6)
     order = score.argsort(descending=True, stable=True)[:count]
     return Pairs(first[order], second[order], score[order], cosine[order], 1 - common)

@@ -19,7 +19,7 @@ from cifar_lightning.data.split import ImageSet, SourceSplit
 
 __all__ = ["DUPLICATE_SCORE", "Findings", "Labels", "find"]
 
-DUPLICATE_SCORE = 1.05
+DUPLICATE_SCORE = 0.55
 """Pairs with at least this score count as near duplicates in numbers; lists go on further."""
 LISTED = 2000
 """Most pairs, and most suspects, of each kind in the lists."""

@@ -59,8 +59,8 @@ def duplicates(findings: Findings, kind: Kind) -> Section:
     title = f"Near duplicates: {words}"
     same = f" of the {len(pairs):,} most similar" if len(pairs) else ""
     text = (
-        f"{findings.near(kind):,} pairs{same} have a score of at least {DUPLICATE_SCORE}: twice the cosine of their "
-        "features less what is usual near the two."
+        f"{findings.near(kind):,} pairs{same} have a score of at least {DUPLICATE_SCORE}, where 1 means the same "
+        "features, and 0 no nearer than next neighbours usually are."
     )
     if not len(pairs):
         return Section(title, [Text(text)])
