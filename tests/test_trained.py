@@ -113,7 +113,7 @@ def test_the_page_about_runs(run, monkeypatch):
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     assert names["history"]["val/acc"] == Run(run).history()["val/acc"]
     assert names["probabilities"].shape == (8, 10)
     files = {path.relative_to(run).parts[0] for path in run.rglob("*") if path.is_file()}
