@@ -38,7 +38,7 @@ def make_page(findings: Findings, runs: list[str], source: str) -> Page:
     if "train" not in findings.labels:
         text = (
             "Labels of training images were not judged: all networks have trained on them. Train some that hold them "
-            "out, `sweep folds.yaml`, and give their folder to `audit --run`."
+            "out, `sweep configs/sweeps/folds.yaml`, and give their folder to `audit --run`."
         )
         sections.append(Section("Labels of training images", [Text(text)]))
     sections += [odd(findings, split) for split in findings.sets]
