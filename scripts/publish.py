@@ -76,7 +76,7 @@ With views averaged; the second column counts the {images_a_class:,} test images
   a high probability.
 - It sees 32 x 32 pixels. Larger pictures are made small, and objects that do not fill them are lost.
 - The test images come from the same collection as the training images, and some of them have near duplicates there
-  (Barz and Denzler 2020). Under noise, blur, weather or JPEG the accuracy is far lower: `test --run {name}
+  (Barz and Denzler 2020). Under noise, blur, weather or JPEG the accuracy is lower: `test --run {name}
   --corruptions` shows how far.
 - It must not decide about people, safety, or anything that matters. It is for teaching, for comparing methods, and as
   a start for training.

@@ -40,7 +40,7 @@ class Pairs:
         return len(self.first)
 
 
-def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = None, count: int = 1000) -> Pairs:
+def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = None) -> Pairs:
     """Rank pairs of images by the similarity of their features.
 
     Barz and Denzler 2020 ("Do we train on test data?") rank by the cosine, in which every two planes in a clear sky are
@@ -51,10 +51,9 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
         features: float (N, F).
         mirrored: float (N, F), the features of the same images mirrored left to right.
         others: float (M, F), of the images to search for partners; None for the same images.
-        count: The largest number of pairs to return.
 
     Returns:
-        Pairs of an image and one of the others. Without `others` each pair once, the lower index first.
+        Each image with its ten nearest others. Without `others` each pair once, the lower index first.
     """
     itself = others is None
     theirs = features if others is None else others
@@ -75,7 +74,9 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
             nearest_of_others = both.topk(1 + LOCAL).values
         near[rows], index[rows] = cosine.topk(kept)
     common = near[:, 1 : 1 + LOCAL].mean(1) if kept > 1 else torch.zeros(len(near))
-    their_common = common if itself else nearest_of_others[:, 1:].mean(1)
+    known = min(LOCAL, len(near) - 1)
+    their_common = nearest_of_others[:, 1 : 1 + known].mean(1) if known else torch.zeros(len(theirs))
+    their_common = common if itself else their_common
     first, second, cosine = torch.arange(len(near)).repeat_interleave(kept), index.flatten(), near.flatten()
     if itself:
         pair = torch.stack([torch.minimum(first, second), torch.maximum(first, second)])
@@ -83,6 +84,6 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
         cosine = torch.full((len(keys),), -1.0).scatter_reduce(0, back, cosine, "amax")
         first, second = keys // len(theirs), keys % len(theirs)
     usual = (common[first] + their_common[second]) / 2
-    score = (cosine - usual) / (1 - usual).clamp(min=1e-6)
-    order = score.argsort(descending=True, stable=True)[:count]
+    score = 1 - (1 - cosine) / (1 - usual).clamp(min=1e-4)
+    order = score.argsort(descending=True, stable=True)
     return Pairs(first[order], second[order], score[order], cosine[order], 1 - common)

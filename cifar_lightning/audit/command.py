@@ -66,15 +66,15 @@ def audit(args: list[str]) -> int:
     source = find_source(root, download=False)
     sets = {split: load_images(source, split, root) for split in SPLITS}
     folder = audit_folder(*(sets[split].fingerprint for split in SPLITS))
-    networks = {run.title: sha256(run.checkpoint("best")) for run in runs}
-    if (before := read_audit(folder)) and before["networks"] == networks:
+    networks = [[run.title, sha256(run.checkpoint("best"))] for run in runs]
+    if (before := read_audit(folder)) and before.get("networks") == networks:
         logger.info(f"These images were audited with the same networks before. Delete {folder} to repeat it.")
     else:
         names = {split: source.files(split) for split in SPLITS} if isinstance(source, ClassFolders) else {}
         files = {split: names.get(split) or [""] * len(sets[split]) for split in SPLITS}
         logger.info(f"Auditing {', '.join(f'{len(sets[split]):,} {split}' for split in SPLITS)} images")
         findings = find(load_networks(runs), sets, files)
-        page = make_page(findings, list(networks), source.name)
+        page = make_page(findings, [run.title for run in runs], source.name)
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(folder / "duplicates.csv", findings.duplicates_csv())
         write_text_atomic(folder / "label_errors.csv", findings.labels_csv())

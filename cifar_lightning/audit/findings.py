@@ -100,7 +100,7 @@ class Findings:
         rows = []
         for (split, other), pairs in self.duplicates.items():
             columns = (pairs.first, pairs.second, pairs.score, pairs.cosine)
-            for first, second, score, cosine in zip(*(column.tolist() for column in columns), strict=True):
+            for first, second, score, cosine in zip(*(column[:LISTED].tolist() for column in columns), strict=True):
                 rows.append((score, cosine, self._named(split, first), self._named(other, second)))
         rows.sort(key=lambda row: -row[0])
         header = ["split", "index", "file", "label"]
@@ -153,9 +153,9 @@ def find(
     test, train = (features(sets[split].images) for split in ("test", "train"))
     mirrored = features(sets["test"].images.flip(3))
     duplicates: dict[Kind, Pairs] = {
-        ("test", "train"): near_duplicates(test, mirrored, train, LISTED),
-        ("test", "test"): near_duplicates(test, mirrored, None, LISTED),
-        ("train", "train"): near_duplicates(train, features(sets["train"].images.flip(3)), None, LISTED),
+        ("test", "train"): near_duplicates(test, mirrored, train),
+        ("test", "test"): near_duplicates(test, mirrored),
+        ("train", "train"): near_duplicates(train, features(sets["train"].images.flip(3))),
     }
     return Findings(sets, files, duplicates, labels)
 

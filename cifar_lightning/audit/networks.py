@@ -78,9 +78,12 @@ class Network:
             return torch.cat([function(part.to(device)).float().cpu() for part in images.split(BATCH_SIZE)])
 
     def held_out(self, train: ImageSet) -> Tensor:
-        """Return which training images its training held out, int64; all of a set that it does not come from."""
+        """Return which training images its training held out, int64; none of a set that it was not trained on.
+
+        (Another set may well have the same images in another order, or all but a few of them.)
+        """
         if self.fingerprint != train.fingerprint:
-            return torch.arange(len(train))
+            return torch.empty(0, dtype=torch.long)
         return self.data.held_out(train.labels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,10 +29,14 @@ class CleanAccuracy(Callback):
 
     def __init__(self) -> None:
         self._right: list[tuple[Tensor, Tensor]] = []
+        self._doubtful: dict[str, list[int]] = {}
 
     def on_test_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
-        """Forget an earlier test."""
+        """Read the audit: errors come before the test."""
         self._right.clear()
+        trained_on = Run(trainer.default_root_dir).result.get("data", {}).get("fingerprint")
+        tested_on = data_of(trainer).describe().get("test_fingerprint")
+        self._doubtful = doubtful_images(trained_on, tested_on) if trained_on and tested_on else {}
 
     def on_test_batch_end(
         self,
@@ -52,14 +57,12 @@ class CleanAccuracy(Callback):
         if not found or not trainer.is_global_zero or not trainer.loggers:
             return
         indices, right = found
-        run = Run(trainer.default_root_dir)
-        prints = [data_of(trainer).describe().get("test_fingerprint"), run.result.get("data", {}).get("fingerprint")]
-        doubtful = doubtful_images(prints[1], prints[0]) if all(prints) else {}
+        doubtful = self._doubtful
         everything = sorted({index for images in doubtful.values() for index in images})
         left_out = {**doubtful, "both": everything} if len(doubtful) > 1 else doubtful
         counts = {f"without_{name}": counted(indices, right, images) for name, images in left_out.items()}
         entry = {name: count for name, count in counts.items() if count}
-        write_result(run.folder, clean=entry or None)
+        write_result(Path(trainer.default_root_dir), clean=entry or None)
         if entry:
             parts = (f"{part['acc']:.4f} {name.replace('_', ' ')} ({part['images']:,})" for name, part in entry.items())
             logger.info(f"accuracy of the images that the audit does not doubt: {', '.join(parts)}")

@@ -69,10 +69,11 @@ def stratified_indices(labels: Tensor, val_size: int, seed: int, fold: int = 0) 
             f"Expected `data.val_size` to be at least 0 and less than the {len(labels)} training images, "
             f"got {val_size}. Choose a smaller validation split."
         )
-    if fold and not 0 <= fold < len(labels) // max(1, val_size):
+    folds = len(labels) // val_size if val_size else 1
+    if not 0 <= fold < folds:
         raise ValueError(
-            f"Expected `data.val_fold` from 0 to {len(labels) // max(1, val_size) - 1}: {len(labels)} training images "
-            f"have so many parts of `data.val_size` {val_size}, got {fold}."
+            f"Expected `data.val_fold` from 0 to {folds - 1}, as {len(labels)} training images have {folds} parts of "
+            f"`data.val_size` {val_size}, got {fold}."
         )
     counts = torch.bincount(labels)
     shares = counts.double() * val_size / len(labels)

@@ -60,6 +60,11 @@ def result(exam: Examination) -> Section:
         f". This report evaluates it on {exam.where} without test-time augmentation. The interval of an accuracy is "
         "about other images like these (Wilson), for this one network."
     )
+    if "clean" in recorded:
+        text += (
+            " Suspects are images that the networks of the audit get wrong: without them the accuracy rises by the "
+            "choice alone."
+        )
     if exam.is_synthetic:
         text += " SYNTHETIC images are rendered shapes: their numbers say nothing about CIFAR-10."
     return Section("Result", [Text(text), Table(header, rows, "Metrics")])

@@ -34,9 +34,9 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found["test"], dict):
-            raise TypeError("no test images")
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(i, int) for images in found["test"].values() for i in images):
+            raise TypeError("no lists of images")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"Expected the numbers of an audit in {path}, got: {error!r}. Delete {folder}, and run `audit` again."
         ) from error
