@@ -13,7 +13,7 @@ __all__ = ["Pairs", "near_duplicates"]
 NEIGHBOURS = 10
 """Partners of each image that are considered."""
 LOCAL = 5
-"""Neighbours, after the nearest, whose mean similarity says how common an image is."""
+"""Number of neighbours whose mean cosine is the usual one of an image. The nearest is left out."""
 BLOCK = 1000
 
 
@@ -44,8 +44,8 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
     """Rank pairs of images by the similarity of their features.
 
     Barz and Denzler 2020 ("Do we train on test data?") rank by the cosine, in which every two planes in a clear sky are
-    duplicates. Here a score says how much nearer the two are than the next neighbours of either usually are: 1 for the
-    same features, 0 for no nearer. (CSLS, Conneau et al. 2018, subtracts the same means.)
+    duplicates. The score here compares the distance of a pair with the usual distance of both images to their next
+    neighbours: 1 for the same features, 0 for the usual distance. (CSLS, Conneau et al. 2018, uses the same means.)
 
     Args:
         features: float (N, F).
@@ -75,8 +75,10 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
         near[rows], index[rows] = cosine.topk(kept)
     common = near[:, 1 : 1 + LOCAL].mean(1) if kept > 1 else torch.zeros(len(near))
     known = min(LOCAL, len(near) - 1)
-    their_common = nearest_of_others[:, 1 : 1 + known].mean(1) if known else torch.zeros(len(theirs))
-    their_common = common if itself else their_common
+    if itself:
+        their_common = common
+    else:
+        their_common = nearest_of_others[:, 1 : 1 + known].mean(1) if known else torch.zeros(len(theirs))
     first, second, cosine = torch.arange(len(near)).repeat_interleave(kept), index.flatten(), near.flatten()
     if itself:
         pair = torch.stack([torch.minimum(first, second), torch.maximum(first, second)])
