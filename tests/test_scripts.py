@@ -18,6 +18,7 @@ from trees import write_class_folders
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.audit import command as audit
+from cifar_lightning.runs import Run
 from cifar_lightning.sweeps import sweep
 from cifar_lightning.sweeps.plan import expand, load_sweep
 
@@ -151,7 +152,7 @@ def test_ci_runs_the_tests_with_the_command_of_the_readme():
 
 @pytest.mark.slow
 def test_the_wheel_is_whole(tmp_path):
-    """Installed in a folder of its own, it trains, draws and reports far from the checkout."""
+    """Installed in a folder of its own, it trains, reports and has the published networks far from the checkout."""
     source, built, installed = tmp_path / "source", tmp_path / "built", tmp_path / "installed"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -166,19 +167,30 @@ def test_the_wheel_is_whole(tmp_path):
     (wheel,) = built.iterdir()
     subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True, env=own)
     (tmp_path / "work").mkdir()
+    write_class_folders(tmp_path / "images")
     small = ("--data.images_per_step=100", "--model.net.widths=[8, 8]", "--model.net.depths=[1, 1]")
     program = f"""
-import pathlib, cifar_lightning
+import pathlib, cifar_lightning, torch
 from cifar_lightning.main import main
 assert pathlib.Path(cifar_lightning.__file__).is_relative_to({str(installed)!r})
 assert main({["fit", "--config", "cnn_sgd.yaml", *DATA, *small, "--name=cnn", "--version", "v", "--test"]!r}) == 0
 assert main(["sweep", "configs/sweeps/smoke.yaml", "--dry_run", "--no_estimate"]) == 0
 assert main(["report", "--run", "lightning_logs/cnn/v"]) == 0
 assert main(["compare", "lightning_logs/cnn/v"]) == 0
+images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+assert cifar_lightning.load("mlp")(images).shape == (2, 10)
+assert main(["predict", "--run", "mlp", "--images", {str(tmp_path / "images/test/cat")!r}]) == 0
+assert main(["test", "--run", "mlp", "--data.root", {str(tmp_path / "images")!r}]) == 0
+assert main(["export", "--run", "mlp", "--format", "torch_export"]) == 0
 """
     environment = os.environ | {"PYTHONPATH": str(installed)}
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path / "work", env=environment)
-    assert (tmp_path / "work/lightning_logs/cnn/v/report/report.html").is_file()
+    logs = tmp_path / "work/lightning_logs"
+    assert (logs / "cnn/v/report/report.html").is_file()
+    (mlp,) = (logs / "published").iterdir()
+    assert Run(mlp).result["test"]["metrics"].keys() >= {"test/acc", "test/loss"}
+    assert len((mlp / "predictions/images.csv").read_text().splitlines()) == 3
+    assert (mlp / "model.pt2").is_file()
 
 
 def test_documents_are_filled_in_and_their_links_lead_somewhere():
