@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -18,12 +19,13 @@ SCALARS = r"^(train|val)/(acc|loss)$|^step/lr$|^train/images_per_second$"
 
 
 def main() -> None:
-    """Opens three tabs, each once it shows all it has, and writes a PNG of 1440 x 1000 pixels of each."""
+    """Opens three tabs, each once it shows all runs, and writes a PNG of 1440 x 1000 pixels of each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("logdir", type=Path, help="folder of runs, such as lightning_logs")
+    parser.add_argument("logdir", type=Path, help="folder of runs that were validated and tested")
     parser.add_argument("output", type=Path, nargs="?", default=ROOT / "docs" / "images", help="folder of the pictures")
     args = parser.parse_args()
-    if not any(args.logdir.rglob("events.out.tfevents.*")):
+    runs = len({path.parent for path in args.logdir.rglob("events.out.tfevents.*")})
+    if not runs:
         parser.error(f"Expected a folder of runs with TensorBoard events as LOGDIR, got {args.logdir}.")
     if missing := missing_programs():
         parser.error(f"Expected {' and '.join(missing)} on the PATH. On Debian: apt install chromium chromium-driver.")
@@ -35,13 +37,14 @@ def main() -> None:
         chromium(Path(profile)) as driver,
     ):
         page = TensorBoardPage(driver, url)
-        page.curves(SCALARS, lambda curves: curves.get("val/acc"))
-        save(driver, args.output / "tensorboard-scalars.png")
+        set_screen(driver, zoom=0.6)  # hyperparameters and metrics side by side
+        page.hparams(lambda rows: len(rows) == runs)
+        save(driver, args.output / "tensorboard-hparams.png")
+        set_screen(driver)
         page.images("/confusion$", lambda images: images and all(images.values()))
         save(driver, args.output / "tensorboard-confusion.png")
-        set_screen(driver, zoom=0.6)  # hyperparameters and metrics side by side
-        page.hparams(len)
-        save(driver, args.output / "tensorboard-hparams.png")
+        page.curves(SCALARS, lambda curves: {n for tag, n in curves.items() if re.search(SCALARS, tag)} == {runs})
+        save(driver, args.output / "tensorboard-scalars.png")
 
 
 def save(driver: webdriver.Chrome, path: Path) -> None:

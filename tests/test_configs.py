@@ -145,6 +145,7 @@ MEASURED = {
     "cnn_sgd": "main/cnn-seed?-tta-flip.json",
     "mlp": "speed/mlp-seed?-tta-flip_grid.json",
     "mlp_best": "speed/mlp_best-seed?-tta-flip_grid.json",
+    "resnet": "speed/resnet-seed?-tta-flip_translate.json",
 }
 """The results of the runs that a recipe's header counts, with views."""
 

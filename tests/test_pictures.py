@@ -98,7 +98,7 @@ def test_every_file_is_read_correctly_or_reported_as_skipped(made, shown, caplog
     n = len(names) + len(reasons)
     assert f"Predicted {len(names):,} of {n:,} files, {len(reasons):,} skipped" in caplog.text
     others = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Left out")]
-    assert others == ["Left out 6 files that are not pictures: 2 .txt, 1 .db, 1 .mp4, 1 .pdf, 1 without a suffix"]
+    assert others == ["Left out, not pictures: 2 .txt, 1 .db, 1 .mp4, 1 .pdf, 1 without a suffix (6 in all)"]
     for name, expected in {
         "phone.heic": ".heic files cannot be read. Convert it to JPEG or PNG.",
         "camera.NEF": ".NEF files cannot be read. Convert it to JPEG or PNG.",
@@ -180,7 +180,7 @@ def test_other_files_are_counted_in_one_line(caplog):
         Path(f"mine/{i}{suffix}").write_bytes(b"x")
     assert [path.name for path in find_pictures([Path("mine")])] == ["10.png", "11.heic"]
     (record,) = caplog.records
-    expected = "Left out 10 files that are not pictures: 3 .txt, 2 .mp4, 1 .a, 1 .b, 1 .c, ..."
+    expected = "Left out, not pictures: 3 .txt, 2 .mp4, 1 .a, 1 .b, 1 .c, ... (10 in all)"
     assert record.getMessage() == expected
 
 

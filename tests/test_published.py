@@ -169,9 +169,17 @@ def test_what_was_not_tested_is_not_published(run, tmp_path):
     assert published_names() == ["tiny"]
 
 
+def tensors(name: str) -> dict[str, torch.Tensor]:
+    return {key: value.float() for key, value in load_file(published.WEIGHTS / name / FILE).items()}
+
+
+def batch_norm(x, w, name):
+    statistics = (w[f"{name}.running_mean"], w[f"{name}.running_var"])
+    return F.batch_norm(x, *statistics, w.get(f"{name}.weight"), w[f"{name}.bias"])
+
+
 def plain_cnn(images):
-    """The published CNN in plain torch, from its file and a page of its description."""
-    w = {name: value.float() for name, value in load_file(published.WEIGHTS / "cnn" / FILE).items()}
+    w = tensors("cnn")
     x = F.gelu(F.conv2d((images / 255 - w["mean"]) / w["std"], w["net.whiten.0.weight"], w["net.whiten.0.bias"]))
     for stage in range(3):
         for part, norm in (("down", 2), ("body", 1)):
@@ -179,13 +187,39 @@ def plain_cnn(images):
             x = F.conv2d(x, w[f"{name}.0.weight"], padding=1)
             if part == "down":
                 x = F.max_pool2d(x[..., stage // 2 :, stage // 2 :], 2)  # centred: 7 pixels lose their first row
-            statistics = (w[f"{name}.{norm}.running_mean"], w[f"{name}.{norm}.running_var"])
-            x = F.gelu(F.batch_norm(x, *statistics, bias=w[f"{name}.{norm}.bias"]))
-    return F.linear(x.amax((2, 3)), w["net.head.weight"])
+            x = F.gelu(batch_norm(x, w, f"{name}.{norm}"))
+    return 0.108 * F.linear(x.amax((2, 3)), w["net.head.weight"])
+
+
+def plain_mlp(images):
+    w = tensors("mlp")
+    x = ((images / 255 - w["mean"]) / w["std"]).flatten(1) @ w["net.whitening"]
+    for i in range(3):
+        x = F.gelu(batch_norm(F.linear(x, w[f"net.hidden.{i}.0.weight"]), w, f"net.hidden.{i}.1"))
+    return F.linear(x, w["net.head.weight"], w["net.head.bias"])
+
+
+def plain_resnet20(images):
+    w = tensors("resnet20")
+    x = F.relu(
+        batch_norm(F.conv2d((images / 255 - w["mean"]) / w["std"], w["net.stem.weight"], padding=1), w, "net.norm")
+    )
+    for stage in range(3):
+        for block in range(3):
+            name, stride = f"net.stages.{stage}.{block}", 2 if stage and not block else 1
+            y = F.relu(batch_norm(F.conv2d(x, w[f"{name}.conv1.weight"], None, stride, 1), w, f"{name}.norm1"))
+            y = batch_norm(F.conv2d(y, w[f"{name}.conv2.weight"], padding=1), w, f"{name}.norm2")
+            added = (y.shape[1] - x.shape[1]) // 2  # channels of zeros on both sides
+            x = F.relu(y + F.pad(x[..., ::stride, ::stride], (0, 0, 0, 0, added, added)))
+    return F.linear(x.mean((2, 3)), w["net.head.weight"], w["net.head.bias"])
+
+
+PLAIN = {"cnn": plain_cnn, "mlp": plain_mlp, "resnet20": plain_resnet20}
+"""The published networks in plain torch: uint8 images (B, 3, 32, 32) to logits (B, 10), from the file alone."""
 
 
 def test_the_networks_of_the_package_are_whole_and_small():
-    assert {"cnn"} <= set(published_names())
+    assert set(published_names()) == set(PLAIN)
     sizes = [path.stat().st_size for path in published.WEIGHTS.rglob("*") if path.is_file()]
     assert sum(sizes) <= 21e6
     for name in published_names():
@@ -197,20 +231,22 @@ def test_the_networks_of_the_package_are_whole_and_small():
         assert result["test"]["tta"] == model.tta
 
 
-def test_plain_torch_gives_the_logits_of_the_published_cnn():
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_torch_gives_the_logits_of_a_published_network(name):
     images = synthetic_images("test", 20, 0).images
-    model = load("cnn", device="cpu")
+    model = load(name, device="cpu")
     with torch.inference_mode():
-        expected = model.predict_logits(images, "none") * model.temperature / model.net.logit_scale
-        torch.testing.assert_close(plain_cnn(images), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+        expected = model.predict_logits(images, "none") * model.temperature
+        torch.testing.assert_close(PLAIN[name](images), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.slow
-def test_the_published_cnn_has_the_accuracy_of_its_card(real_root):
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_published_network_has_the_accuracy_of_its_card(name, real_root):
     """On every tenth test image, in plain torch: the class folders are sorted by class."""
     data = CIFAR10DataModule(str(real_root))
     data.setup("test")
     with torch.inference_mode():
-        right = plain_cnn(data.test.images[::10]).argmax(1) == data.test.labels[::10]
-    result = json.loads((published.WEIGHTS / "cnn/result.json").read_text())
+        right = PLAIN[name](data.test.images[::10]).argmax(1) == data.test.labels[::10]
+    result = json.loads((published.WEIGHTS / name / "result.json").read_text())
     assert float(right.double().mean()) == pytest.approx(result["test_without_views"]["metrics"]["test/acc"], abs=0.02)

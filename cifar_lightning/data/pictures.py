@@ -143,7 +143,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     if others:
         kinds = [f"{n:,} {kind}" for kind, n in sorted(others.items(), key=lambda item: (-item[1], item[0]))]
         kinds[MAX_KINDS_NAMED:] = ["..."] * (len(kinds) > MAX_KINDS_NAMED)
-        logger.info(f"Left out {others.total():,} files that are not pictures: {', '.join(kinds)}")
+        logger.info(f"Left out, not pictures: {', '.join(kinds)} ({others.total():,} in all)")
     return found
 
 
