@@ -4,6 +4,7 @@ import json
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -150,22 +151,58 @@ MEASURED = {
 """The results of the runs that a recipe's header counts, with views."""
 
 
+def results(pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((CONFIGS.parent / "docs/results").glob(pattern))]
+
+
+def without_views(pattern: str) -> str:
+    return re.sub(r"tta-\w+", "tta-none", pattern)
+
+
+def assert_accuracy(pattern: str, mean: str, std: str, n: str) -> None:
+    """Check an accuracy in percent against the results of its runs."""
+    found = [100 * result["test"]["metrics"]["test/acc"] for result in results(pattern)]
+    assert (f"{statistics.mean(found):.2f}", len(found)) == (mean, int(n))
+    assert (f"{statistics.stdev(found):.2f}" if len(found) > 1 else "") == std
+
+
+NUMBER = r"([\d.]+)(?: ± ([\d.]+))?"
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=ids)
 def test_the_accuracy_in_a_header_is_that_of_its_results(recipe):
     header = " ".join(line.lstrip("# ") for line in recipe.read_text().splitlines() if line.startswith("#"))
     if recipe.stem not in MEASURED:
         assert "not measured" in header.lower()
         return
-    number = r"([\d.]+)(?: ± ([\d.]+))?"
-    (claim,) = re.findall(rf"Test accuracy {number} % \(n = (\d+)", header)
-    (plain,) = re.findall(rf"{number} (?:% )?without", header)
-    for pattern, (mean, std) in ((MEASURED[recipe.stem], claim[:2]),
-                                 (re.sub(r"tta-\w+", "tta-none", MEASURED[recipe.stem]), plain)):  # fmt: skip
-        results = [json.loads(path.read_text()) for path in sorted((CONFIGS.parent / "docs/results").glob(pattern))]
-        found = [100 * result["test"]["metrics"]["test/acc"] for result in results]
-        assert len(found) == int(claim[2])
-        assert f"{statistics.mean(found):.2f}" == mean
-        assert (f"{statistics.stdev(found):.2f}" if len(found) > 1 else "") == std
+    (claim,) = re.findall(rf"Test accuracy {NUMBER} % \(n = (\d+)", header)
+    (plain,) = re.findall(rf"{NUMBER} (?:% )?without", header)
+    assert_accuracy(MEASURED[recipe.stem], *claim)
+    assert_accuracy(without_views(MEASURED[recipe.stem]), *plain, claim[2])
+
+
+def test_the_accuracies_in_the_readme_are_those_of_their_results():
+    text = (CONFIGS.parent / "README.md").read_text()
+    row = rf"^\| \[`configs/(\w+)\.yaml`\][^|]*\|[^|]*\| {NUMBER} \(n = (\d+)\) \| {NUMBER}, "
+    rows = re.findall(row, text, flags=re.MULTILINE)
+    assert {name for name, *_ in rows} == set(MEASURED)
+    for name, plain, plain_std, n, mean, std in rows:
+        assert_accuracy(without_views(MEASURED[name]), plain, plain_std, n)
+        assert_accuracy(MEASURED[name], mean, std, n)
+
+
+def test_what_a_recipe_costs_is_that_of_its_results():
+    text = (CONFIGS.parent / "docs/results/speed/README.md").read_text()
+    for name, pattern in MEASURED.items():
+        found = results(pattern)
+        fits = [result["fit"] for result in found]
+        weights, flops, images = (found[0][key] for key in ("params", "flops_per_image", "data"))
+        training = fits[0].get("training_flops", 3 * flops * images["train"] * fits[0]["epochs"])  # before it was kept
+        speed = statistics.mean(fit["images_per_second"] for fit in fits)
+        minutes = statistics.mean(fit["seconds"] for fit in fits) / 60
+        memory = max(fit["peak_rss_bytes"] for fit in fits) / 1e9
+        row = f"| `{name}.yaml` | {weights / 1e6:.2f} | {flops / 1e6:.1f} | {training / 1e15:.3f} | {speed:,.0f} | "
+        assert row + f"{minutes:.1f} | {memory:.2f} | {fits[0]['precision']} |" in text
 
 
 def test_overfit_learns_its_images_by_heart():
