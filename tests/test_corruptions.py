@@ -18,7 +18,8 @@ from tiny import MLP
 from cifar_lightning.__main__ import main
 from cifar_lightning.data import corruptions
 from cifar_lightning.data.corrupted import CorruptedImages
-from cifar_lightning.data.corruptions import CHUNK, CORRUPTIONS, SEVERITIES, SIDE, corrupt
+from cifar_lightning.data.corruptions import CHUNK, CORRUPTIONS, SEVERITIES, corrupt
+from cifar_lightning.data.image_filters import SIDE
 from cifar_lightning.data.split import ImageSet, stratified_indices
 from cifar_lightning.data.synthetic import synthetic_images
 from cifar_lightning.runs import Run

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lightning.data.corruptions import CORRUPTIONS, SEVERITIES, SIDE, corrupt
+from cifar_lightning.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from cifar_lightning.data.image_filters import SIDE
 from cifar_lightning.data.split import ImageSet
 
 __all__ = ["CorruptedImages"]
