@@ -19,6 +19,7 @@ from trees import write_class_folders
 
 from cifar_lightning import CLASSES
 from cifar_lightning.__main__ import main
+from cifar_lightning.analysis import duplicates
 from cifar_lightning.analysis.duplicates import near_duplicates
 from cifar_lightning.analysis.label_errors import suspects
 from cifar_lightning.callbacks.clean import counted
@@ -50,8 +51,11 @@ def by_hand(features, mirrored, others, itself):
     return sorted(found.items(), key=lambda pair: -pair[1])
 
 
+@pytest.mark.parametrize("bfloat16", [True, False])
 @pytest.mark.parametrize("itself", [False, True])
-def test_pairs_are_ranked_by_the_cosine_and_what_is_usual_there(itself):
+def test_pairs_are_ranked_by_the_cosine_and_what_is_usual_there(itself, bfloat16, monkeypatch):
+    """Candidates that are found in bfloat16 are ranked in float32."""
+    monkeypatch.setattr(duplicates, "has_bfloat16", lambda device: bfloat16)
     features, mirrored = torch.randn(40, 7), torch.randn(40, 7)
     others = features if itself else torch.randn(30, 7)
     pairs = near_duplicates(features, mirrored, None if itself else others)
