@@ -59,10 +59,9 @@ def near_duplicates(features: Tensor, mirrored: Tensor, others: Tensor | None = 
         Each image with its ten nearest others. Without `others` each pair once, the lower index first.
     """
     itself = others is None
-    theirs = features if others is None else others
-    centre = theirs.mean(0)
+    centre = (features if others is None else others).mean(0)
     views = [F.normalize(part - centre, dim=1) for part in (features, mirrored)]
-    theirs = F.normalize(theirs - centre, dim=1)
+    theirs = views[0] if others is None else F.normalize(others - centre, dim=1)
     candidates, their_candidates = rough_neighbours(views, theirs, itself)
 
     kept = min(NEIGHBOURS, len(theirs) - itself)
