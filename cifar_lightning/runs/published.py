@@ -101,8 +101,8 @@ def unpacked(name: str, parent: Path) -> Path:
 def publish(run: Run, name: str, card: str, temperature: float, without_views: dict[str, Any]) -> Path:
     """Write the configuration, the results, the weights and the card of a run into `WEIGHTS`, and their checksums.
 
-    Weights of several dimensions are rounded to float16; biases and the statistics of normalisations, which are few,
-    stay as they are.
+    Matrices and filters are rounded to float16; biases and the statistics of images and of normalisations, which are
+    few, stay as they are.
 
     Args:
         run: A run that was tested.
@@ -146,7 +146,7 @@ def whole(weights: Tensor) -> Tensor:
 
 def rounded(weights: Tensor) -> Tensor:
     """Return weights as they are published."""
-    return (weights.half() if weights.is_floating_point() and weights.ndim > 1 else weights).contiguous()
+    return (weights.half() if weights.is_floating_point() and weights.ndim in (2, 4) else weights).contiguous()
 
 
 def files_of(name: str) -> list[str]:
