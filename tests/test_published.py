@@ -111,6 +111,9 @@ def test_the_script_tests_it_fits_a_temperature_and_writes_a_card(run, monkeypat
     alone = fit(*MLP, "--data.val_size=0", "--version=all")
     with pytest.raises(ValueError, match="no images were held out"):
         script.command(["other", "--run", str(run.folder), "--held_out", str(alone), "--about", "x"])
+    monkeypatch.setattr(published, "rounded", lambda weights: -weights.contiguous())
+    with pytest.raises(ValueError, match=r"published file with tta none\. Do not commit it"):
+        script.command(["spoiled", "--run", str(run.folder), "--held_out", str(run.folder), "--about", "x"])
 
 
 @pytest.mark.slow
