@@ -25,7 +25,6 @@ from cifar_lightning.comparison.dependence import plateau
 from cifar_lightning.comparison.groups import Comparison, Group, best_first, group_runs
 from cifar_lightning.comparison.records import RunRecord, read_runs
 from cifar_lightning.comparison.tables import pairs_to_test
-from cifar_lightning.sweeps.plan import expand, load_sweep
 
 ACCURACIES = {(0.1, 8): (0.5, 0.6, 0.55), (0.2, 8): (0.7, 0.72, 0.71), (0.1, 16): (0.4, 0.45), (0.2, 16): (0.8,)}
 
@@ -401,34 +400,3 @@ def test_a_label_may_hold_a_comma_and_a_baseline_is_one_of_several_labels():
     pairs = pairs_to_test(comparison.groups, "SGD")
     assert {(a.label, b.label) for a, b in pairs} == {("MLP, wide, Muon", "MLP, wide, SGD"), ("CNN, Muon", "CNN, SGD")}
     assert {a.names[1] for a, _ in pairs_to_test(comparison.groups, "MLP, wide")} == {"SGD", "Muon"}
-
-
-STUDY = Path(__file__).parents[1] / "docs/results/study"
-
-
-@pytest.mark.parametrize("sweep", ["architectures", "depth", "optimizers", "regularisation"])
-def test_the_study_has_the_numbers_of_its_comparison(sweep, tmp_path):
-    """The rows of compare.csv, written when the runs were measured."""
-    compare([str(STUDY / sweep), "--output", str(tmp_path)])
-    now, then = (
-        list(csv.reader(folder.joinpath("compare.csv").read_text().splitlines()))
-        for folder in (tmp_path, STUDY / sweep / "comparison")
-    )
-    assert now[1:] == then[1:]
-
-
-def test_the_runs_of_the_study_are_those_of_its_recipes(tmp_path, monkeypatch):
-    """Ids depend on the contents of the recipes, which are kept as they were."""
-    (tmp_path / "configs/sweeps").mkdir(parents=True)
-    (tmp_path / "configs/sweeps/study").symlink_to(STUDY / "recipes")
-    monkeypatch.chdir(tmp_path)
-    total = 0
-    for path in sorted(STUDY.glob("*/runs.json")):
-        kept = json.loads(path.read_text())["runs"]
-        planned = expand(load_sweep(Path(f"configs/sweeps/study/{path.parent.name}.yaml")))
-        assert {(row["id"], row["seed"]) for row in kept} == {(run.id, run.seed) for run in planned}
-        assert [row["id"] for row in kept] == sorted(row["id"] for row in kept)
-        assert all(row["result"]["git_commit"] and row["history"]["val/acc"] for row in kept)
-        assert {row["id"]: row["point"] for row in kept} == {run.id: run.point for run in planned}
-        total += len(kept)
-    assert total == 336

@@ -1,0 +1,42 @@
+"""The published study has the runs of its recipes and the numbers of their comparison."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from cifar_lightning.comparison.compare import compare
+from cifar_lightning.sweeps.plan import expand, load_sweep
+
+STUDY = Path(__file__).parents[1] / "docs/results/study"
+
+
+@pytest.mark.parametrize("sweep", ["architectures", "depth", "optimizers", "regularisation"])
+def test_the_study_has_the_numbers_of_its_comparison(sweep, tmp_path):
+    """The rows of compare.csv, written when the runs were measured."""
+    compare([str(STUDY / sweep), "--output", str(tmp_path)])
+    now, then = (
+        list(csv.reader(folder.joinpath("compare.csv").read_text().splitlines()))
+        for folder in (tmp_path, STUDY / sweep / "comparison")
+    )
+    assert now[1:] == then[1:]
+
+
+def test_the_runs_of_the_study_are_those_of_its_recipes(tmp_path, monkeypatch):
+    """Ids depend on the contents of the recipes, which are kept as they were."""
+    (tmp_path / "configs/sweeps").mkdir(parents=True)
+    (tmp_path / "configs/sweeps/study").symlink_to(STUDY / "recipes")
+    monkeypatch.chdir(tmp_path)
+    total = 0
+    for path in sorted(STUDY.glob("*/runs.json")):
+        kept = json.loads(path.read_text())["runs"]
+        planned = expand(load_sweep(Path(f"configs/sweeps/study/{path.parent.name}.yaml")))
+        assert {(row["id"], row["seed"]) for row in kept} == {(run.id, run.seed) for run in planned}
+        assert [row["id"] for row in kept] == sorted(row["id"] for row in kept)
+        assert all(row["result"]["git_commit"] and row["history"]["val/acc"] for row in kept)
+        assert {row["id"]: row["point"] for row in kept} == {run.id: run.point for run in planned}
+        total += len(kept)
+    assert total == 336
