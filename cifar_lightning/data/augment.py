@@ -320,7 +320,7 @@ def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Scale a batch down, with bilinear weights over all pixels that a new one covers.
+    """Scale a batch down: each new pixel is interpolated between the four nearest to its centre.
 
     Args:
         images: uint8 (B, 3, H, W).
@@ -332,5 +332,5 @@ def resize(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size:
         return images
     # In floats: not every device supports bytes. The rounding error is below the noise of the camera.
-    small = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    small = F.interpolate(images.float(), size=(size, size), mode="bilinear")
     return small.round_().clamp_(0, 255).to(torch.uint8)

@@ -112,7 +112,8 @@ class CNN(nn.Module):
             the linear layer stable at high learning rates (airbench94 takes 1/9).
         whiten_px: Side in pixels of the patches that a fixed first layer whitens, computed from the training images;
             0 for no such layer.
-        whiten_bias: Train a bias of that layer. Backward then has to reach it, which `model.freeze_epochs` can end.
+        whiten_bias: Train a bias of that layer, from random values. Backward then has to reach it, which
+            `model.freeze_epochs` can end.
         dirac: Start each convolution with the identity on as many channels as it can pass on.
         norm_momentum: Weight of the newest batch in the statistics that batch normalisation evaluates with.
         norm_scale: Train the scales of batch normalisation, or leave them at 1.
@@ -173,8 +174,6 @@ class CNN(nn.Module):
             # Its weights are not trained: without a bias, backward stops before the largest activations.
             layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, bias=whiten_bias)
             layer.weight.requires_grad_(False)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
             self.whiten = nn.Sequential(layer, ACTIVATIONS[activation]())
             fan_in = layer.out_channels
         make_stage = partial(
