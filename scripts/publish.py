@@ -55,8 +55,8 @@ python -m cifar_lightning test --run {name}
 {training_pflop:.4f} PFLOP, {minutes:.0f} minutes on {cores} of {cpu} in {precision}. Testing takes {speed:,.0f} images
 a second as they are, and {views_speed:,.0f} with views, on the same cores. torch {versions[torch]}, lightning
 {versions[lightning]}, Python {versions[python]}; commit `{commit}`. The weights are rounded to float16 here;
-all numbers of this page were measured in float32. `config.yaml` repeats the training, in the fastest precision of the
-device:
+all numbers of this page were measured in float32. With the code of that commit, `config.yaml` repeats the
+training, in the fastest precision of the device:
 
 ```bash
 python -m cifar_lightning fit --config cifar_lightning/weights/{name}/config.yaml --test
