@@ -59,7 +59,7 @@ def test_garbage(model, path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"Expected a checkpoint of this project in .*it cannot be read \(") as caught:
         check_checkpoint(path, model)
-    # torch advises to load what it does not know without its protection; nobody is to be told that.
+    # The message of torch advises to switch its protection off. Ours must not repeat that.
     assert "weights_only" not in str(caught.value)
 
 

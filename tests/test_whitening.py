@@ -70,3 +70,11 @@ def test_an_mlp_whitens_its_pixels():
     assert weight.shape == (4, 30)
     torch.testing.assert_close(net.first_filters().flatten(1), weight @ matrix.T, rtol=1e-4, atol=1e-6)
     assert "whitening" in net.state_dict()
+
+
+def test_the_bias_of_the_whitening_starts_at_random_values():
+    net = CNN([8], whiten_px=2, whiten_bias=True)
+    net.initialise_from(torch.randn(50, 3, 32, 32))
+    bias = net.get_submodule("whiten.0").bias.detach()
+    assert len(bias.unique()) == 24
+    assert bias.abs().max() <= 12**-0.5  # PyTorch's default for 12 inputs
