@@ -104,7 +104,7 @@ class TensorBoardRecords(Callback):
                 writer.add_graph(copy.deepcopy(pl_module.net).eval(), image)
         # The logger's own log_hyperparams describes an experiment of one run, and TensorBoard then shows the
         # hyperparameters of one run for all. Without it, TensorBoard merges the runs and shows what differs first.
-        params = {**table_row(yaml.safe_load(config)), "params": sum(p.numel() for p in pl_module.parameters())}
+        params = {**table_row(yaml.safe_load(config)), "params": sum(p.numel() for p in pl_module.net.parameters())}
         _, session_start, session_end = hparams(params, {})
         for summary in (session_start, session_end):
             add_summary(writer, summary)

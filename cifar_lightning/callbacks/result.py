@@ -75,7 +75,7 @@ class RunResult(Callback):
             name=self.name,
             seed=self.seed,
             **top,
-            params=sum(p.numel() for p in model.parameters()),
+            params=sum(p.numel() for p in model.net.parameters()),
             flops_per_image=flops_per_image(model.net),
             depth=self._depth or depth(model.net),
             data={**seen.get("data", {}), **data_of(trainer).describe()},
@@ -143,8 +143,10 @@ class RunResult(Callback):
             # Several processes compute the gradients of frozen parts.
             frozen_from = step if trainer.world_size == 1 else 0
             trained = {p for g in groups if g.get("freeze_step", math.inf) > frozen_from for p in g["params"]}
-            counted += images * trainer.world_size * 3 * flops_per_image(model.net, size)
-            executed += images * trainer.world_size * executed_flops_per_image(model.net, size, trained)
+            for name, share in model.trained_networks().items():
+                net, count = model.get_submodule(name), round(share * images) * trainer.world_size
+                counted += count * 3 * flops_per_image(net, size)
+                executed += count * executed_flops_per_image(net, size, trained)
         return {"training_flops": counted, "executed_flops": executed}
 
     def on_exception(self, trainer: Trainer, pl_module: ImageClassifier, exception: BaseException) -> None:

@@ -13,7 +13,13 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser
 
 from cifar_lightning.cli.training import CifarCLI
-from cifar_lightning.models import CNNClassifier, ImageClassifier, MLPClassifier, ResNetClassifier
+from cifar_lightning.models import (
+    CNNClassifier,
+    ImageClassifier,
+    MLPClassifier,
+    ResNetClassifier,
+    SelectiveClassifier,
+)
 
 __all__ = ["SchemaPrinter"]
 
@@ -45,10 +51,11 @@ class SchemaPrinter(CifarCLI):
             (entry,) = (option for option in classes[preset.__name__]["anyOf"] if "properties" in option)
             entry["properties"]["init_args"]["properties"] |= dict.fromkeys(OPEN["model"], True)
             own = entry["properties"]["init_args"]
-        any_net = {**own, "properties": {**own["properties"], "net": True}}
-        path = {"enum": [f"cifar_lightning.models.{ImageClassifier.__name__}", ImageClassifier.__name__]}
-        plain = {"type": "object", "properties": {"class_path": path, "init_args": any_net}}
-        schema["properties"]["model"]["anyOf"].append(plain)
+        for general, options in ((ImageClassifier, ("net",)), (SelectiveClassifier, ("net", "proxy", "share"))):
+            any_net = {**own, "properties": {**own["properties"], **dict.fromkeys(options, True)}}
+            path = {"enum": [f"cifar_lightning.models.{general.__name__}", general.__name__]}
+            plain = {"type": "object", "properties": {"class_path": path, "init_args": any_net}}
+            schema["properties"]["model"]["anyOf"].append(plain)
         sys.stdout.write(json.dumps(schema, indent=1) + "\n")
         parser.exit()
 

@@ -130,14 +130,14 @@ class ImageClassifier(ScheduledModule):
             raise ValueError(f"Expected `images` as uint8 pixels in [0, 255], got {images.dtype}.")
         # Converted first, then in place: operations on mixed types take ten times as long on a CPU.
         floats = images.to(self.std.dtype).mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
-        return floats.contiguous(memory_format=self.memory_format)
+        floats = floats.contiguous(memory_format=self.memory_format)
+        if self.compile_net:
+            any_batch_size(floats)
+        return floats
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, 32, 32) to logits (B, 10), without test-time augmentation."""
-        images = self.normalize(images)
-        if self.compile_net:
-            any_batch_size(images)
-        logits = self.net(images)
+        logits = self.net(self.normalize(images))
         return logits if self.training else logits / self.temperature
 
     def predict_logits(self, images: Tensor, tta: TTAName | None = None) -> Tensor:
@@ -156,28 +156,33 @@ class ImageClassifier(ScheduledModule):
         Raises:
             ValueError: naming the option when the network does not return finite logits (2, 10).
         """
-        with introspection.undisturbed(self.net):
-            for size in sorted({32, *image_sizes}, reverse=True):
-                # Neither blank nor alike: a network may divide by the deviation of an image or of a batch. In `setup`
-                # Lightning already names the device of the training, and the network is not there yet.
-                pixels = torch.arange(2 * 3 * size * size, device=self.mean.device) * 37 % 251
-                images = self.normalize(pixels.to(torch.uint8).view(2, 3, size, size))
-                for is_training in (True, False):
-                    self.net.train(is_training)
-                    try:
-                        logits = self.net.forward(images)
-                    except Exception as error:  # whatever a network raises
-                        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-                        what = (
-                            "`model.net` to take images (2, 3, 32, 32)"
-                            if size == 32
-                            else f"`data.image_sizes` that the network takes, got {size} pixels"
-                        )
-                        raise ValueError(
-                            f"Expected {what}{', got' if size == 32 else ':'} {type(error).__name__}: {reason}."
-                        ) from error
-                    if problem := not_logits(logits):
-                        raise ValueError(f"Expected `model.net` to return finite logits (2, 10), got {problem}")
+        for name in self.trained_networks():
+            net = self.get_submodule(name)
+            with introspection.undisturbed(net):
+                for size in sorted({32, *image_sizes}, reverse=True):
+                    self._check_size(name, net, size)
+
+    def _check_size(self, name: str, net: nn.Module, size: int) -> None:
+        # Neither blank nor alike: a network may divide by the deviation of an image or of a batch. In `setup` Lightning
+        # already names the device of the training, and the network is not there yet.
+        pixels = torch.arange(2 * 3 * size * size, device=self.mean.device) * 37 % 251
+        images = self.normalize(pixels.to(torch.uint8).view(2, 3, size, size))
+        for is_training in (True, False):
+            net.train(is_training)
+            try:
+                logits = net.forward(images)
+            except Exception as error:  # whatever a network raises
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+                what = (
+                    f"`model.{name}` to take images (2, 3, 32, 32)"
+                    if size == 32
+                    else f"`data.image_sizes` that the network takes, got {size} pixels"
+                )
+                raise ValueError(
+                    f"Expected {what}{', got' if size == 32 else ':'} {type(error).__name__}: {reason}."
+                ) from error
+            if problem := not_logits(logits):
+                raise ValueError(f"Expected `model.{name}` to return finite logits (2, 10), got {problem}")
 
     def setup(self, stage: str) -> None:
         """Check the network, compute the layers that come from data, and compile.
@@ -195,18 +200,20 @@ class ImageClassifier(ScheduledModule):
             self.check_net(data.image_sizes)
             self.initialise_from(data.train.images)
         if self.compile_net:
-            self.net.compile(dynamic=False)
+            for name in self.trained_networks():
+                self.get_submodule(name).compile(dynamic=False)
 
     def on_fit_start(self) -> None:
-        """Compile the network, before the clock of the training starts."""
+        """Compile the networks, before the clock of the training starts."""
         if self.compile_net:
             compile_ahead(self)
 
     def initialise_from(self, images: Tensor) -> None:
         """Compute the layers that come from data, from evenly chosen images out of uint8 (N, 3, 32, 32)."""
-        count = getattr(self.net, "statistics_images", 1000)
-        chosen = torch.arange(0, len(images), max(1, len(images) // count))
-        introspection.initialise_from(self.net, self.normalize(images[chosen]))
+        for net in map(self.get_submodule, self.trained_networks()):
+            count = getattr(net, "statistics_images", 1000)
+            chosen = torch.arange(0, len(images), max(1, len(images) // count))
+            introspection.initialise_from(net, self.normalize(images[chosen]))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Check the first batch of an epoch; a GPU has to wait for it.

@@ -18,13 +18,13 @@ __all__ = ["compile_ahead"]
 
 
 def compile_ahead(model: ImageClassifier) -> None:
-    """Pass a batch of each image size of the training forward and backward, which compiles the network for it.
+    """Pass a batch of each image size of the training forward and backward, which compiles the networks for it.
 
     Weights, gradients, buffers and the random state stay as they were. Without a data module it is compiled in the
     first step.
 
     Args:
-        model: on its device, with a network to compile.
+        model: on its device, with networks to compile.
     """
     trainer, started = model.trainer, time.monotonic()
     data = getattr(trainer, "datamodule", None)
@@ -33,13 +33,14 @@ def compile_ahead(model: ImageClassifier) -> None:
     sizes = sorted(set(data.image_sizes) or {32})
     batch = slice(data.images_per_batch(trainer.world_size))
     images, labels = data.train.images[batch], data.train.labels[batch].to(model.device)
-    weights = [parameter for parameter in model.net.parameters() if parameter.requires_grad]
-    with introspection.undisturbed(model.net), torch.enable_grad():
-        model.net.train()
-        for size in sizes:
-            with trainer.precision_plugin.train_step_context():
-                loss = model.loss(model(resize(images, size).to(model.device)), labels)
-            torch.autograd.grad(loss, weights, allow_unused=True)
+    for net in map(model.get_submodule, model.trained_networks()):
+        weights = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        with introspection.undisturbed(net), torch.enable_grad():
+            net.train()
+            for size in sizes:
+                with trainer.precision_plugin.train_step_context():
+                    loss = model.loss(net(model.normalize(resize(images, size).to(model.device))), labels)
+                torch.autograd.grad(loss, weights, allow_unused=True)
     rank_zero_info(
         f"Compiled for images of {' and '.join(map(str, sizes))} pixels in {time.monotonic() - started:.0f} s."
     )

@@ -71,9 +71,17 @@ class ScheduledModule(LightningModule):
                 "ends with the training, got neither. Set one of them, or take `constant`."
             )
 
+    def trained_networks(self) -> dict[str, float]:
+        """Return the attributes that hold a network to train, and the share of each batch that passes through it."""
+        return {"net": 1.0}
+
     def make_optimizer(self) -> Optimizer:
-        """Return a new optimizer over weights, the head and biases."""
-        return self.optimizer(parameter_groups(self.net, introspection.head(self.net), self.freeze_steps))
+        """Return a new optimizer over weights, the head and biases of each network that is trained."""
+        groups = []
+        for name in self.trained_networks():
+            net = self.get_submodule(name)
+            groups += parameter_groups(net, introspection.head(net), self.freeze_steps if net is self.net else None)
+        return self.optimizer(groups)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Make the optimizer over weights and biases, and the schedule, which acts at every step.

@@ -119,7 +119,7 @@ def measure(parts: CifarCLI, threads: int, estimate: bool) -> Cost:
     model, trainer, config = parts.model, parts.trainer, parts.config
     gpu = trainer.strategy.root_device.type == "cuda"
     cost: dict[str, Any] = {
-        "params": sum(p.numel() for p in model.parameters()),
+        "params": sum(p.numel() for p in model.net.parameters()),
         "flops_per_image": flops_per_image(model.net),
         "devices": trainer.world_size,
         "gpu": gpu,
