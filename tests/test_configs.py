@@ -143,6 +143,7 @@ SELF_EXPLANATORY = {
 
 MEASURED = {
     "cnn": "speed/cnn-seed?-tta-flip_translate.json",
+    "cnn96": "speed/cnn96-seed?-tta-flip_translate.json",
     "cnn_sgd": "main/cnn-seed?-tta-flip.json",
     "mlp": "speed/mlp-seed?-tta-flip_grid.json",
     "mlp_best": "speed/mlp_best-seed?-tta-flip_grid.json",
