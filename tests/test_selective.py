@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback
 from test_ddp import TWO, command
 from tiny import DATA, fit, state_sha256
 from torch import nn
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.callbacks.finite import FiniteCheck, NotFiniteError
 from cifar_lightning.data.loader import Batch
 from cifar_lightning.models import MLP, ImageClassifier, SelectiveClassifier
 
@@ -90,6 +93,24 @@ def test_two_processes_train_it():
     command("fit", *DATA, *NETS, "--data.batch_size=50", *TWO)
     entry = json.loads(Path("lightning_logs/selective/version_0/result.json").read_text())
     assert entry["status"] == "completed"
+
+
+class BreakProxy(Callback):
+    """Makes the small network return infinity in the first step alone."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        pl_module.proxy.head.bias.data[0] = math.inf if batch_idx == 0 else 0.0
+
+
+def test_a_step_that_spoils_the_small_network_is_skipped(make_trainer, data):
+    model = SelectiveClassifier(MLP([8]), MLP([4]))
+    finite = FiniteCheck(every_n_steps=1, skip_steps=1)
+    make_trainer(max_epochs=1, callbacks=[finite, BreakProxy()]).fit(model, data)
+    assert finite.skipped_steps == 1
+    assert all(value.isfinite().all() for value in model.proxy.state_dict().values())
+
+    with pytest.raises(NotFiniteError, match=r"NaN in the loss, with such weights in head.bias, at step 1"):
+        make_trainer(max_epochs=1, callbacks=[FiniteCheck(every_n_steps=1), BreakProxy()]).fit(model, data)
 
 
 def test_what_it_refuses():

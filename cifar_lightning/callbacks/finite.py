@@ -69,7 +69,7 @@ class FiniteCheck(Callback):
         """Keep the batch, to find the first layer whose outputs are not finite."""
         self._batch = batch
         if self.skip_steps and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._buffers = [buffer.clone() for buffer in pl_module.net.buffers()]
+            self._buffers = [buffer.clone() for net in pl_module.networks for buffer in net.buffers()]
 
     def on_before_backward(self, trainer: Trainer, pl_module: ImageClassifier, loss: Tensor) -> None:
         """Check the loss."""
@@ -85,10 +85,9 @@ class FiniteCheck(Callback):
         alone = trainer.world_size == 1
         due = self.skip_steps > 0 or trainer.global_step % self.every_n_steps == 0 or trainer.is_last_batch
         if due or (alone and self._loss_was_finite is False):
-            net = pl_module.net
             loss_is_finite, self._loss_was_finite = bool(self._loss_was_finite), True
             scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-            wrong = [] if scaled else not_finite_gradients(net)
+            wrong = [] if scaled else [name for net in pl_module.networks for name in not_finite_gradients(net)]
             bad = not loss_is_finite or bool(wrong)
             if not alone:  # all processes do the same
                 bad = bool(trainer.strategy.reduce_boolean_decision(bad, all=False))
@@ -98,7 +97,7 @@ class FiniteCheck(Callback):
     def _skip_or_stop(
         self, trainer: Trainer, module: ImageClassifier, optimizer: Optimizer, loss_is_finite: bool, wrong: list[str]
     ) -> None:
-        net, lr = module.net, optimizer.param_groups[0]["lr"]
+        lr = optimizer.param_groups[0]["lr"]
         where = f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), learning rate {lr:.4g}"
         if loss_is_finite:
             what = (
@@ -109,7 +108,8 @@ class FiniteCheck(Callback):
         if self.skipped_steps < self.skip_steps:
             self.skipped_steps += 1
             optimizer.zero_grad(set_to_none=True)  # parameters without a gradient take no step
-            for buffer, kept in zip(net.buffers(), self._buffers, strict=True):
+            buffers = [buffer for net in module.networks for buffer in net.buffers()]
+            for buffer, kept in zip(buffers, self._buffers, strict=True):
                 buffer.copy_(kept)
             say = rank_zero_only(logger.warning)
             say(f"Skipped {where}: not finite: {what}. {self.skipped_steps} of {self.skip_steps} steps skipped so far.")
@@ -123,16 +123,16 @@ class FiniteCheck(Callback):
 
     def _first_layer(self, module: ImageClassifier) -> str:
         """Return where the first number that is not finite is, on the way to the loss."""
-        net = module.net
-        if spoiled := [name for name, weight in net.named_parameters() if not weight.isfinite().all()]:
-            return f"with such weights in {spoiled[0]}"
         assert self._batch is not None
-        with torch.no_grad():
-            images = module.normalize(self._batch.images)
-            logits, outputs = layer_outputs(net, introspection.layers(net), images)
-        for name, output in {**outputs, "the logits": logits}.items():
-            if not output.isfinite().all():
-                return f"first in {name}"
+        images = module.normalize(self._batch.images)
+        for net in module.networks:
+            if spoiled := [name for name, weight in net.named_parameters() if not weight.isfinite().all()]:
+                return f"with such weights in {spoiled[0]}"
+            with torch.no_grad():
+                logits, outputs = layer_outputs(net, introspection.layers(net), images)
+            for name, output in {**outputs, "the logits": logits}.items():
+                if not output.isfinite().all():
+                    return f"first in {name}"
         return "though all layers are finite now"
 
 

@@ -200,8 +200,8 @@ class ImageClassifier(ScheduledModule):
             self.check_net(data.image_sizes)
             self.initialise_from(data.train.images)
         if self.compile_net:
-            for name in self.trained_networks():
-                self.get_submodule(name).compile(dynamic=False)
+            for net in self.networks:
+                net.compile(dynamic=False)
 
     def on_fit_start(self) -> None:
         """Compile the networks, before the clock of the training starts."""
@@ -210,7 +210,7 @@ class ImageClassifier(ScheduledModule):
 
     def initialise_from(self, images: Tensor) -> None:
         """Compute the layers that come from data, from evenly chosen images out of uint8 (N, 3, 32, 32)."""
-        for net in map(self.get_submodule, self.trained_networks()):
+        for net in self.networks:
             count = getattr(net, "statistics_images", 1000)
             chosen = torch.arange(0, len(images), max(1, len(images) // count))
             introspection.initialise_from(net, self.normalize(images[chosen]))

@@ -33,7 +33,7 @@ def compile_ahead(model: ImageClassifier) -> None:
     sizes = sorted(set(data.image_sizes) or {32})
     batch = slice(data.images_per_batch(trainer.world_size))
     images, labels = data.train.images[batch], data.train.labels[batch].to(model.device)
-    for net in map(model.get_submodule, model.trained_networks()):
+    for net in model.networks:
         weights = [parameter for parameter in net.parameters() if parameter.requires_grad]
         with introspection.undisturbed(net), torch.enable_grad():
             net.train()

@@ -75,11 +75,15 @@ class ScheduledModule(LightningModule):
         """Return the attributes that hold a network to train, and the share of each batch that passes through it."""
         return {"net": 1.0}
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks that are trained."""
+        return [self.get_submodule(name) for name in self.trained_networks()]
+
     def make_optimizer(self) -> Optimizer:
         """Return a new optimizer over weights, the head and biases of each network that is trained."""
         groups = []
-        for name in self.trained_networks():
-            net = self.get_submodule(name)
+        for net in self.networks:
             groups += parameter_groups(net, introspection.head(net), self.freeze_steps if net is self.net else None)
         return self.optimizer(groups)
 

@@ -28,7 +28,7 @@ class SelectiveClassifier(ImageClassifier):
         kwargs: The other arguments of `ImageClassifier`; the optimizer trains both networks.
 
     Raises:
-        ValueError: for arguments out of range; all problems in one message.
+        ValueError: for arguments out of range.
     """
 
     def __init__(self, net: nn.Module, proxy: nn.Module, share: float = 0.5, **kwargs: Any) -> None:
