@@ -42,9 +42,14 @@ class SelectiveClassifier(ImageClassifier):
         """Return both networks: the proxy sees all images."""
         return {"net": self.share, "proxy": 1.0}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of both networks on the hardest images of a batch."""
+    def select(self, batch: Batch) -> tuple[Batch, Tensor]:
+        """Return the hardest images of a batch, and the loss of the proxy on them."""
         logits = self.proxy(self.normalize(batch.images))
         losses = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing, reduction="none")
         hardest = losses.topk(max(1, round(self.share * len(losses)))).indices
-        return losses[hardest].mean() + super().training_step(Batch(*(part[hardest] for part in batch)), batch_idx)
+        return Batch(*(part[hardest] for part in batch)), losses[hardest].mean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of both networks on the hardest images of a batch."""
+        selected, loss = self.select(batch)
+        return loss + super().training_step(selected, batch_idx)

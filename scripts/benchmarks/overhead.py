@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from benchmarks.commands import PROGRAM, SEES_BENCHMARKS, run
 from cifar_lightning.callbacks.memory import keep_freed_memory
 from cifar_lightning.cli.training import CifarCLI
-from cifar_lightning.data.loader import stretch_over_epochs
+from cifar_lightning.data.loader import Batch, stretch_over_epochs
+from cifar_lightning.models import SelectiveClassifier
 from cifar_lightning.optim.schedule import make_scheduler
 from cifar_lightning.runs import Run
 
@@ -45,7 +46,8 @@ def bare_loop(args: list[str]) -> float:
     loader.sizes = tuple(stretch_over_epochs(data.image_sizes, trainer.max_epochs))
     model.initialise_from(loader.images)
     if model.compile_net:
-        model.net.compile()
+        for net in model.networks:
+            net.compile()
     every, epochs = cli.trainer.accumulate_grad_batches, trainer.max_epochs
     steps_per_epoch = -(-len(loader) // every)
     lengths = [round(part * steps_per_epoch) for part in (epochs, model.warmup_epochs, model.cooldown_epochs)]
@@ -57,9 +59,11 @@ def bare_loop(args: list[str]) -> float:
     for epoch in range(epochs):
         loader.set_epoch(epoch)
         for index, batch in enumerate(loader):
-            images, labels = batch.images.to(device), batch.labels.to(device)
+            batch, loss = Batch(*(part.to(device) for part in batch)), 0.0
             with precision.forward_context():
-                loss = F.cross_entropy(model(images), labels, label_smoothing=model.label_smoothing)
+                if isinstance(model, SelectiveClassifier):
+                    batch, loss = model.select(batch)
+                loss += F.cross_entropy(model(batch.images), batch.labels, label_smoothing=model.label_smoothing)
             (loss * loader.weight(index) / every).backward()
             if (index + 1) % every == 0 or index + 1 == len(loader):
                 optimizer.step()
