@@ -166,7 +166,11 @@ def test_a_step_starts_a_constant_number_of_kernels(watched):
     assert max(usual) - min(usual) <= 10  # images that are made smaller, the check of the gradients
 
 
-def test_compiled_once_for_each_image_size_before_the_first_step(monkeypatch):
+SELECTIVE = ("--model", "SelectiveClassifier", "--model.net=CNN", "--model.net.widths=[8]", "--model.proxy=CNN")
+
+
+@pytest.mark.parametrize("model", [CNN, SELECTIVE], ids=["one network", "two networks"])
+def test_compiled_once_for_each_image_size_before_the_first_step(model, monkeypatch):
     """Whatever the number of images in a batch: 599 images make batches of 99 and of 100."""
     seen: list[str | int] = []
 
@@ -181,8 +185,8 @@ def test_compiled_once_for_each_image_size_before_the_first_step(monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", compile)
     torch._dynamo.reset()
     sizes = ("--data.image_sizes=[16,24,32]", "--data.synthetic_train=699", "--trainer.max_epochs=3")
-    fit(*CNN, *sizes, "--model.compile=true")
-    assert seen == [16, 24, 32, "the training starts"]
+    fit(*model, *sizes, "--model.compile=true")
+    assert seen == [16, 24, 32] * (1 if model is CNN else 2) + ["the training starts"]
 
 
 @pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
