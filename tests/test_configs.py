@@ -142,6 +142,7 @@ SELF_EXPLANATORY = {
 
 
 MEASURED = {
+    "cnn": "speed/cnn-seed?-tta-flip_translate.json",
     "cnn96": "speed/cnn96-seed?-tta-flip_translate.json",
     "cnn_sgd": "main/cnn-seed?-tta-flip.json",
     "mlp": "speed/mlp-seed?-tta-flip_grid.json",
@@ -189,6 +190,17 @@ def test_the_accuracies_in_the_readme_are_those_of_their_results():
     for name, plain, plain_std, n, mean, std in rows:
         assert_accuracy(without_views(MEASURED[name]), plain, plain_std, n)
         assert_accuracy(MEASURED[name], mean, std, n)
+
+
+def test_the_accuracies_in_the_tables_of_recipes_are_those_of_their_results():
+    text = (CONFIGS.parent / "docs/results/speed/README.md").read_text()
+    row = rf"^\|[^|]*\| (\d+) \| \**{NUMBER}\** \| \**{NUMBER}, (six|eighteen)\** \|.*\| `([\w?-]+)` \|$"
+    rows = re.findall(row, text, flags=re.MULTILINE)
+    assert len(rows) == text.count("seed?` |") > 10
+    for n, plain, plain_std, mean, std, views, pattern in rows:
+        tta = {"six": "flip_translate", "eighteen": "flip_grid"}[views]
+        assert_accuracy(f"speed/{pattern}-tta-none.json", plain, plain_std, n)
+        assert_accuracy(f"speed/{pattern}-tta-{tta}.json", mean, std, n)
 
 
 def test_what_a_recipe_costs_is_that_of_its_results():
