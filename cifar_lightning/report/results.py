@@ -92,8 +92,8 @@ def learning_curves(exam: Examination) -> Section | str:
     epochs = len(exam.history[names[0]])
     rows = [[str(e + 1), *(digits(exam.history[name][e]) for name in names)] for e in range(epochs)]
     text = (
-        "Training metrics are those of the augmented images, while the weights change within the epoch; validation "
-        "metrics are those of the weights at its end."
+        "Training metrics are those of the augmented images that the network was trained on, while its weights changed "
+        "within the epoch; validation metrics are those of the weights at its end."
     )
     if gap := generalisation_gap(exam.history):
         text += (
