@@ -235,8 +235,8 @@ def test_the_oldest_python_is_the_same_everywhere():
 @pytest.mark.slow
 def test_quickstart_on_synthetic_images_in_an_environment_that_is_there():
     """The script from start to end, with fewer weights and images, in an environment that is there already."""
-    smaller = ["--model.net.widths=[32,64,64]", "--data.synthetic_train=4000", "--data.batch_size=125"]
-    smaller += ["--data.images_per_step=125"]
+    smaller = ["--model.net.widths=[32,64,64]", "--data.synthetic_train=8000", "--data.batch_size=250"]
+    smaller += ["--data.images_per_step=250"]  # half of them are trained on
     copy = Path("copy")
     ignored = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True)
     for name in filter(None, ignored.stdout.split("\0")):
