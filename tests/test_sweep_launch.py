@@ -92,6 +92,18 @@ def test_runs_at_the_same_time_have_gpus_of_their_own(monkeypatch, devices):
                 assert not set(gpus.split(",")) & set(other_gpus.split(","))
 
 
+def test_runs_that_share_gpus(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setenv("SLEEP", "0.8")
+    assert go("a b c d e", a_sweep(runs_per_gpu=2), gpu=True) == dict.fromkeys("abcde", "")
+    assert most_at_once() == 4
+    first = [gpus for _, start, _, gpus in events() if start < min(end for _, _, end, _ in events())]
+    assert sorted(first) == ["0", "0", "1", "1"]
+    with pytest.raises(ValueError, match="Expected runs on one GPU where `runs_per_gpu` is 2, got a run on 2"):
+        go("f", a_sweep(runs_per_gpu=2), devices=2, gpu=True)
+
+
 def test_a_run_on_the_cpu_sees_no_gpu_and_without_gpus_nothing_is_set(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(local, "visible_gpus", lambda: [])

@@ -45,7 +45,8 @@ class RayPool:
 
     def submit(self, run: PlannedRun, wanted: Resources) -> Future[Outcome]:
         """Start a run as soon as a machine has its cores and GPUs free."""
-        remote = self._execute.options(num_cpus=wanted.cores, num_gpus=wanted.gpus, name=run.id)
+        gpus = wanted.gpus / self._arguments[0].runs_per_gpu
+        remote = self._execute.options(num_cpus=wanted.cores, num_gpus=gpus, name=run.id)
         future: Future[Outcome] = remote.remote(run, *self._arguments).future()
         return future
 

@@ -48,7 +48,7 @@ def launch(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
     try:
         wanted = {run.id: resources_of(sweep, costs[run.id]) for run in runs}
-        check_resources(pool.machines(), wanted.values())
+        check_resources(pool.machines(), wanted.values(), sweep.runs_per_gpu)
         # The longest first, so that none of them is left over at the end.
         longest_first = sorted(runs, key=lambda run: -costs[run.id].seconds)
         futures = {pool.submit(run, wanted[run.id]): run for run in longest_first}
@@ -64,13 +64,15 @@ def resources_of(sweep: Sweep, cost: Cost) -> Resources:
     return Resources(sweep.cpus * cost.devices, cost.devices if cost.gpu else 0)
 
 
-def check_resources(machines: list[Resources], wanted: Iterable[Resources]) -> None:
+def check_resources(machines: list[Resources], wanted: Iterable[Resources], runs_per_gpu: int = 1) -> None:
     """Make sure that one of the machines can hold each run, which would otherwise wait forever.
 
     Raises:
-        ValueError: when none can.
+        ValueError: when none can, or a run on several GPUs would share them.
     """
     for cores, gpus in wanted:
+        if gpus > 1 and runs_per_gpu > 1:
+            raise ValueError(f"Expected runs on one GPU where `runs_per_gpu` is {runs_per_gpu}, got a run on {gpus}.")
         if not any(machine.cores >= cores and machine.gpus >= gpus for machine in machines):
             most = [max((machine[i] for machine in machines), default=0) for i in range(2)]
             raise ValueError(

@@ -26,7 +26,7 @@ class Resources(NamedTuple):
 
 
 class LocalPool:
-    """Run the commands of a sweep on this machine, each with cores, and GPUs, of its own.
+    """Run the commands of a sweep on this machine, each with cores of its own, and GPUs, which `runs_per_gpu` runs share.
 
     Args:
         sweep: the sweep.
@@ -39,8 +39,9 @@ class LocalPool:
     def __init__(self, sweep: Sweep, parent: Path) -> None:
         self._sweep, self._place = sweep, (parent.resolve(), Path.cwd())
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._gpus = visible_gpus()
-        self._machine = Resources(self._cores, len(self._gpus))
+        gpus = visible_gpus()
+        self._machine = Resources(self._cores, len(gpus))
+        self._gpus = gpus * sweep.runs_per_gpu
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(self._cores // sweep.cpus or 1)

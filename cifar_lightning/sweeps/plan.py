@@ -59,6 +59,7 @@ class Sweep:
         baseline: Label of a point that the others on its axis are tested against; null tests every two groups, or of
             many the best against the others.
         cpus: Processor cores of each device of a run, and its threads.
+        runs_per_gpu: Runs that share a GPU: a small network leaves most of it idle.
         retries: How often a run that dies (is killed, runs out of memory) is started again. A run that ends with an
             error is not.
         prune: End runs early that do worse than the others: after `first_epochs` and every `factor` times as many, one
@@ -79,6 +80,7 @@ class Sweep:
     predict: bool = False
     baseline: str | None = None
     cpus: int = 1
+    runs_per_gpu: int = 1
     retries: int = 1
     prune: Prune | None = None
     max_runs: int = 200
@@ -102,7 +104,7 @@ class Sweep:
             )
         if self.mode not in ("auto", direction(self.metric)):
             problems.append(f"Expected `mode` {direction(self.metric)} or auto for {self.metric}, got {self.mode}.")
-        for name, least in (("cpus", 1), ("retries", 0), ("max_runs", 1)):
+        for name, least in (("cpus", 1), ("runs_per_gpu", 1), ("retries", 0), ("max_runs", 1)):
             if getattr(self, name) < least:
                 problems.append(f"Expected `{name}` to be at least {least}, got {getattr(self, name)}.")
         if self.prune and (self.prune.first_epochs < 1 or self.prune.factor < 2):
