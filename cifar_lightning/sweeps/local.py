@@ -26,7 +26,7 @@ class Resources(NamedTuple):
 
 
 class LocalPool:
-    """Run the commands of a sweep on this machine, each with cores of its own, and GPUs, which `runs_per_gpu` runs share.
+    """Run the commands of a sweep on this machine, each with cores and GPUs of its own, but for `runs_per_gpu`.
 
     Args:
         sweep: the sweep.
