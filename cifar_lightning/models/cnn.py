@@ -112,6 +112,7 @@ class CNN(nn.Module):
             the linear layer stable at high learning rates (airbench94 takes 1/9).
         whiten_px: Side in pixels of the patches that a fixed first layer whitens, computed from the training images;
             0 for no such layer.
+        whiten_stride: Pixels from one patch to the next, each way: 2 leaves a quarter of them.
         whiten_bias: Train a bias of that layer, from random values. Backward then has to reach it, which
             `model.freeze_epochs` can end.
         dirac: Start each convolution with the identity on as many channels as it can pass on.
@@ -136,6 +137,7 @@ class CNN(nn.Module):
         dropout: float = 0.0,
         logit_scale: float = 0.125,
         whiten_px: int = 0,
+        whiten_stride: int = 1,
         whiten_bias: bool = False,
         dirac: bool = False,
         norm_momentum: float = 0.1,
@@ -162,6 +164,7 @@ class CNN(nn.Module):
             f"`model.net.dropout` in [0, 1), got {dropout}.": 0 <= dropout < 1,
             f"`model.net.logit_scale` above 0, got {logit_scale}.": logit_scale > 0,
             f"`model.net.whiten_px` in [0, 5] pixels, got {whiten_px}.": 0 <= whiten_px <= 5,
+            f"`model.net.whiten_stride` of at least 1 pixel, got {whiten_stride}.": whiten_stride >= 1,
             "`model.net.whiten_px` above 0 for `model.net.whiten_bias`, got 0.": whiten_px != 0 or not whiten_bias,
             f"`model.net.norm_momentum` in (0, 1], got {norm_momentum}.": 0 < norm_momentum <= 1,
         }
@@ -172,7 +175,7 @@ class CNN(nn.Module):
         fan_in = 3
         if whiten_px:
             # Its weights are not trained: without a bias, backward stops before the largest activations.
-            layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, bias=whiten_bias)
+            layer = nn.Conv2d(3, 2 * 3 * whiten_px**2, whiten_px, whiten_stride, bias=whiten_bias)
             layer.weight.requires_grad_(False)
             self.whiten = nn.Sequential(layer, ACTIVATIONS[activation]())
             fan_in = layer.out_channels
@@ -233,11 +236,14 @@ class CNN(nn.Module):
         """Return the kernels of the first trained convolution as they see pixels, (widths[0], 3, side, side).
 
         With a whitening below, both convolutions are composed to one, without the nonlinearity between them: of
-        `kernel_size + whiten_px - 1` pixels a side.
+        `(kernel_size - 1) * whiten_stride + whiten_px` pixels a side.
         """
         weight = next(layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)).weight
-        fixed = self.fixed_filters()
-        return weight if fixed is None else F.conv_transpose2d(weight, fixed)
+        if self.whiten is None:
+            return weight
+        layer = self.whiten[0]
+        assert isinstance(layer, nn.Conv2d)
+        return F.conv_transpose2d(weight, layer.weight, stride=layer.stride)
 
     def fixed_filters(self) -> Tensor | None:
         """Return the kernels of the whitening (6 * whiten_px ** 2, 3, whiten_px, whiten_px), or None without one."""
