@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, cast
 
+from tqdm import tqdm
+
 from cifar_lightning.private import NOISE, TENSORBOARD_THREAD, WARNINGS
 
 __all__ = ["LossyStream", "lossy_output", "set_up_logging", "silence_libraries"]
@@ -94,9 +96,10 @@ class StderrHandler(logging.StreamHandler[TextIO]):
     """Write to the current standard error, also where it was replaced after this handler was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line."""
+        """Write a line, above a progress bar where there is one."""
         self.stream = sys.stderr
-        super().emit(record)
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
 
 
 def set_up_logging() -> None:

@@ -297,9 +297,11 @@ def test_images_too_small_for_the_network(capsys):
 
 def test_sizes_of_the_first_layer_and_its_statistics(capsys):
     args = ["fit", "--model", "CNNClassifier", "--model.net.whiten_px=9", "--model.net.norm_momentum=0"]
+    args += ["--model.net.whiten_stride=0"]
     assert main([*args, "--data.source=synthetic"]) == 2
     said = capsys.readouterr().err
     assert "`--model.net.whiten_px` in [0, 5] pixels, got 9" in said
+    assert "`--model.net.whiten_stride` of at least 1 pixel, got 0" in said
     assert "`--model.net.norm_momentum` in (0, 1], got 0" in said
 
 

@@ -21,6 +21,7 @@ NETS = {
     "mlp_none": lambda: MLP([16], "silu", "none"),
     "cnn": lambda: CNN([8, 16], [2, 1]),
     "cnn_whiten": lambda: CNN([8, 16], [2, 1], whiten_px=2, dirac=True, norm_momentum=0.4, norm_scale=False),
+    "cnn_patches": lambda: CNN([8, 16], 1, whiten_px=2, whiten_stride=2, whiten_bias=True),
     "cnn_group": lambda: CNN([8, 6], [1, 2], norm="group", pooling="average", residual=True),
     "cnn_none": lambda: CNN([8, 16], [1, 1], norm="none", pooling="stride", activation="leaky_relu", dropout=0.3),
     "resnet18": lambda: ResNet(18),
@@ -171,6 +172,14 @@ def test_five_stages_of_any_kernel_end_in_one_pixel(kernel_size, pooling):
         x = stage(x)
         assert x.shape == (2, 4, size, size)
     assert net.first_filters().shape == (4, 3, kernel_size, kernel_size)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_first_filters_are_both_layers_in_one(stride):
+    net, images = CNN([4], 1, whiten_px=2, whiten_stride=stride), torch.randn(2, 3, 32, 32)
+    net.initialise_from(torch.randn(8, 3, 32, 32))
+    expected = F.conv2d(net.whiten[0](images), net.stages[0].down[0].weight)
+    torch.testing.assert_close(F.conv2d(images, net.first_filters(), stride=stride), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_residual_stage_adds_what_went_in():

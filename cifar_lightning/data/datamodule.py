@@ -224,10 +224,6 @@ class CIFAR10DataModule(LightningDataModule):
                 f"which makes it {batches}, got {got}. Leave it out (1), or set `data.images_per_step` to null."
             )
         trainer.accumulate_grad_batches = batches
-        rank_zero_info(
-            f"Optimizer step: {images_per_step:,} images, in {batches} x {trainer.world_size} batches of "
-            f"{self.images_per_batch(trainer.world_size)}."
-        )
 
     def images_per_batch(self, world_size: int) -> int:
         """Return the training images in a batch of each of so many devices."""
@@ -265,6 +261,11 @@ class CIFAR10DataModule(LightningDataModule):
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
             if not any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
                 accumulate = self.trainer.accumulate_grad_batches
+            if self.images_per_step is not None:
+                rank_zero_info(
+                    f"Optimizer step: {self.images_per_step:,} images, in {accumulate} x {world_size} batches of "
+                    f"{self.images_per_batch(world_size)}."
+                )
         loader = self._loader(
             self.train,
             self.images_per_batch(world_size),
