@@ -169,9 +169,9 @@ def test_a_step_starts_a_constant_number_of_kernels(watched):
 SELECTIVE = ("--model", "SelectiveClassifier", "--model.net=CNN", "--model.net.widths=[8]", "--model.proxy=CNN")
 
 
-@pytest.mark.parametrize("model", [CNN, SELECTIVE], ids=["one network", "two networks"])
-def test_compiled_once_for_each_image_size_before_the_first_step(model, monkeypatch):
-    """Whatever the number of images in a batch: 599 images make batches of 99 and of 100."""
+@pytest.fixture
+def compiled(monkeypatch) -> list[str | int]:
+    """The size of the images for which a network is compiled, in turn, and when the training starts."""
     seen: list[str | int] = []
 
     def backend(graph: Any, inputs: list[Any]) -> Any:
@@ -184,9 +184,26 @@ def test_compiled_once_for_each_image_size_before_the_first_step(model, monkeypa
     monkeypatch.setattr(TensorBoardRecords, "on_train_start", lambda *args: seen.append("the training starts"))
     monkeypatch.setattr(nn.Module, "compile", compile)
     torch._dynamo.reset()
-    sizes = ("--data.image_sizes=[16,24,32]", "--data.synthetic_train=699", "--trainer.max_epochs=3")
-    fit(*model, *sizes, "--model.compile=true")
-    assert seen == [16, 24, 32] * (1 if model is CNN else 2) + ["the training starts"]
+    return seen
+
+
+SIZES = ("--data.image_sizes=[16,24,32]", "--data.synthetic_train=699", "--trainer.max_epochs=3")
+"""599 images, which make batches of 99 and of 100: whatever their number, a network is compiled once for it."""
+
+
+@pytest.mark.parametrize("model", [CNN, SELECTIVE], ids=["one network", "two networks"])
+def test_compiled_once_for_each_image_size_before_the_first_step(model, compiled):
+    fit(*model, *SIZES, "--model.compile=true")
+    assert compiled == [16, 24, 32] * (1 if model is CNN else 2) + ["the training starts"]
+
+
+@pytest.mark.parametrize("model", [CNN, SELECTIVE], ids=["one network", "two networks"])
+def test_compiled_as_it_is_frozen_before_the_first_step(model, compiled):
+    """A part that trains no longer makes another program of the network, for the sizes from then on."""
+    whitened = ("--model.net.whiten_px=2", "--model.net.whiten_bias=true", "--model.freeze_epochs={whiten: 1.5}")
+    fit(*model, *whitened, *SIZES, "--model.compile=true")
+    proxy = [] if model is CNN else [16, 24, 32]
+    assert compiled == [16, 24, 24, 32, *proxy, "the training starts"]
 
 
 @pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
