@@ -21,7 +21,7 @@ NETS = {
     "mlp_none": lambda: MLP([16], "silu", "none"),
     "cnn": lambda: CNN([8, 16], [2, 1]),
     "cnn_whiten": lambda: CNN([8, 16], [2, 1], whiten_px=2, dirac=True, norm_momentum=0.4, norm_scale=False),
-    "cnn_patches": lambda: CNN([8, 16], 1, whiten_px=2, whiten_stride=2, whiten_bias=True),
+    "cnn_patches": lambda: CNN([8, 16], 1, whiten_px=2, whiten_stride=2),
     "cnn_group": lambda: CNN([8, 6], [1, 2], norm="group", pooling="average", residual=True),
     "cnn_none": lambda: CNN([8, 16], [1, 1], norm="none", pooling="stride", activation="leaky_relu", dropout=0.3),
     "resnet18": lambda: ResNet(18),

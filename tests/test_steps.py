@@ -79,3 +79,8 @@ def test_images_of_steps_that_do_not_divide_evenly(n, cuts, processes):
     expected = steps(1, 1)
     assert max(map(len, expected)) - min(map(len, expected)) <= 1
     assert steps(cuts, processes) == expected
+
+
+def test_what_a_step_is_made_of_is_said_once(capsys):
+    train(4, 1)
+    assert capsys.readouterr().err.count("Optimizer step: 96 images, in 4 x 1 batches of 24.") == 1

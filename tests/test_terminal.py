@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.logs import LossyStream
+from cifar_lightning.logs import LossyStream, StderrHandler
 from cifar_lightning.main import run_with_messages
 from cifar_lightning.processes import stray_rank
 
@@ -79,6 +81,17 @@ def test_a_reader_that_has_gone_costs_no_training():
 def test_a_full_disk_under_the_log_costs_no_training():
     with open("/dev/full", "w") as full:
         trained(stdout=full, stderr=full)
+
+
+def test_a_log_line_starts_a_line_of_its_own_above_a_progress_bar(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    handler = StderrHandler()
+    with tqdm(total=3, file=shown) as bar:
+        bar.update()
+        handler.emit(logging.makeLogRecord({"msg": "a line"}))
+    assert any(part.startswith("a line\n") for part in shown.getvalue().split("\r"))
+    assert "1/3" in shown.getvalue().split("a line\n")[1]  # the bar is drawn again below
 
 
 @pytest.mark.parametrize(
