@@ -40,7 +40,7 @@ def compile_ahead(model: ImageClassifier) -> None:
         net = model.get_submodule(name)
         batch = slice(max(1, round(share * data.images_per_batch(trainer.world_size))))
         images, labels = data.train.images[batch], data.train.labels[batch].to(model.device)
-        freezes = name == "net" and trainer.world_size == 1
+        freezes = name == "net" and trainer.world_size == 1  # otherwise gradients go on: `on_train_batch_start`
         for frozen, sizes in programs(stretched, model.freeze_epochs if freezes else {}):
             with introspection.undisturbed(net), torch.enable_grad(), without_gradients(net, frozen):
                 net.train()

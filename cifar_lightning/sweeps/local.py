@@ -26,7 +26,7 @@ class Resources(NamedTuple):
 
 
 class LocalPool:
-    """Run the commands of a sweep on this machine, each with cores and GPUs of its own, but for `runs_per_gpu`.
+    """Run the commands of a sweep on this machine, with cores of their own and GPUs that `runs_per_gpu` runs share.
 
     Args:
         sweep: the sweep.
