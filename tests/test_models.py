@@ -12,6 +12,7 @@ from torch import nn
 from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier, introspection
 from cifar_lightning.models.blocks import ACTIVATIONS, initialise, norm_1d, norm_2d
 from cifar_lightning.models.cnn import PooledConv2d
+from cifar_lightning.models.pooling import MaxPoolByTwo
 
 NETS = {
     "mlp": lambda: MLP([32, 16]),
@@ -153,7 +154,7 @@ def test_options_of_the_cnn(norm, layer, activation, pooling, residual):
     # Strides stand where the pooling would: an identity in each stage.
     assert kinds.count(layer) == 3 + 2 * (layer is nn.Identity and pooling == "stride")
     assert kinds.count(type(ACTIVATIONS[activation]())) == 3
-    assert (kinds.count(nn.MaxPool2d), kinds.count(nn.AvgPool2d)) == (
+    assert (kinds.count(MaxPoolByTwo), kinds.count(nn.AvgPool2d)) == (
         2 * (pooling == "max"),
         2 * (pooling == "average"),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.models.blocks import ACTIVATIONS, ActivationName, NormName, initialise, norm_2d
 from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.models.pooling import MaxPoolByTwo
 from cifar_lightning.models.whitening import whitening_filters
 
 __all__ = ["CNN", "CNNClassifier"]
@@ -68,7 +69,7 @@ class Stage(nn.Module):
         residual: bool,
     ) -> None:
         super().__init__()
-        pools = {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2), "stride": nn.Identity()}
+        pools = {"max": MaxPoolByTwo(), "average": nn.AvgPool2d(2), "stride": nn.Identity()}
 
         def conv(channels: int, kind: Callable[..., nn.Conv2d] = nn.Conv2d, stride: int = 1) -> nn.Conv2d:
             # A bias before a normalisation would be subtracted again.
