@@ -11,7 +11,6 @@ from torch import nn
 
 from cifar_lightning.models import CNN, MLP, CNNClassifier, MLPClassifier, ResNet, ResNetClassifier, introspection
 from cifar_lightning.models.blocks import ACTIVATIONS, initialise, norm_1d, norm_2d
-from cifar_lightning.models.cnn import PooledConv2d
 from cifar_lightning.models.pooling import MaxPoolByTwo
 
 NETS = {
@@ -278,22 +277,6 @@ def test_messages(make, messages):
         make()
     for message in messages:
         assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("kernel_size", [1, 3, 5])
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 7), (8, 9), (7, 6)])
-def test_a_convolution_before_a_pooling_computes_what_the_pooling_reads(kernel_size, height, width):
-    conv = PooledConv2d(3, 4, kernel_size, padding=kernel_size // 2, bias=False)
-    plain = nn.Conv2d(3, 4, kernel_size, padding=kernel_size // 2, bias=False)
-    plain.load_state_dict(conv.state_dict())
-    images = torch.randn(2, 3, height, width, requires_grad=True)
-    outputs = conv(images)
-    assert outputs.shape[2:] == (height // 2 * 2, width // 2 * 2)
-    expected = F.max_pool2d(plain(images), 2)
-    torch.testing.assert_close(F.max_pool2d(outputs, 2), expected)
-    torch.testing.assert_close(F.avg_pool2d(outputs, 2), F.avg_pool2d(plain(images), 2))
-    (gradient,) = torch.autograd.grad(F.max_pool2d(outputs, 2).square().sum(), images)
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), images)[0])
 
 
 def reach(net: CNN, side: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cifar_lightning.models.cnn import PooledConv2d
 from cifar_lightning.models.pooling import MaxPoolByTwo
 
 
@@ -48,3 +49,19 @@ def test_nothing_is_kept_without_a_gradient():
     assert not MaxPoolByTwo()(x).requires_grad
     with torch.no_grad():
         assert torch.equal(MaxPoolByTwo()(x.requires_grad_()), F.max_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 7), (8, 9), (7, 6)])
+def test_a_convolution_before_a_pooling_computes_what_the_pooling_reads(kernel_size, height, width):
+    conv = PooledConv2d(3, 4, kernel_size, padding=kernel_size // 2, bias=False)
+    plain = nn.Conv2d(3, 4, kernel_size, padding=kernel_size // 2, bias=False)
+    plain.load_state_dict(conv.state_dict())
+    images = torch.randn(2, 3, height, width, requires_grad=True)
+    outputs = conv(images)
+    assert outputs.shape[2:] == (height // 2 * 2, width // 2 * 2)
+    expected = F.max_pool2d(plain(images), 2)
+    torch.testing.assert_close(F.max_pool2d(outputs, 2), expected)
+    torch.testing.assert_close(F.avg_pool2d(outputs, 2), F.avg_pool2d(plain(images), 2))
+    (gradient,) = torch.autograd.grad(F.max_pool2d(outputs, 2).square().sum(), images)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), images)[0])
