@@ -71,8 +71,10 @@ class MLP(nn.Module):
     def initialise_from(self, images: Tensor) -> None:
         """Computes the whitening of the pixels from the images (N, 3, 32, 32) and their mirror images."""
         if self.whitening is not None:
-            vectors = torch.cat([images, images.flip(3)]).flatten(1)
-            self.whitening.copy_(whitening_matrix(vectors, self.whitening.shape[1]))
+            pixels = images.flatten(1)
+            covariance = (pixels.T @ pixels / len(pixels)).view(*images.shape[1:], *images.shape[1:])
+            covariance = (covariance + covariance.flip(2, 5)) / 2  # mirrored images have it with the columns reversed
+            self.whitening.copy_(whitening_matrix(covariance.reshape(pixels.shape[1], -1), self.whitening.shape[1]))
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) to the last hidden layer (B, widths[-1])."""

@@ -35,20 +35,20 @@ def patch_covariance(images: Tensor, kernel_size: int) -> Tensor:
     return patches.T @ patches / len(patches)
 
 
-def whitening_matrix(vectors: Tensor, components: int, eps: float = 0.1) -> Tensor:
+def whitening_matrix(covariance: Tensor, components: int, eps: float = 0.1) -> Tensor:
     """PCA whitening: projects on the directions of greatest variance and makes them vary alike.
 
     (Krizhevsky 2009, appendix A; Coates, Ng and Lee 2011.)
 
     Args:
-        vectors: float (N, D), of mean zero.
+        covariance: float (D, D), of vectors of mean zero.
         components: directions to keep, at most D.
         eps: added to the variances before their root is taken; the larger, the less the fine detail is raised.
 
     Returns:
         float (D, components), by rising variance, scaled so that the projected vectors have a mean square of 1.
     """
-    variances, directions = torch.linalg.eigh(vectors.T @ vectors / len(vectors))
+    variances, directions = torch.linalg.eigh(covariance)
     variances, directions = variances[-components:], directions[:, -components:]
     whiten = directions * (variances + eps).rsqrt()
     return whiten / (variances / (variances + eps)).mean().sqrt()
