@@ -259,6 +259,15 @@ def test_of_many_groups_those_that_nothing_beats_are_named():
     assert {text.get_text() for text in axes.get_legend().get_texts()} == few.keys()
 
 
+def test_costs_over_less_than_two_decades_are_written_out():
+    points = {f"{cost}": (cost, Summary(3, 0.5, None, None)) for cost in (0.025, 0.4)}
+    axes = plot_cost(points, "training, PFLOP", "accuracy, %", "title").axes[0]
+    axes.figure.canvas.draw()
+    labels = [text.get_text() for minor in (False, True) for text in axes.get_xticklabels(minor=minor)]
+    assert {"0.05", "0.1", "0.2"} <= {*labels}
+    assert not any("$" in label for label in labels)  # as in 3 x 10^-2
+
+
 def test_the_front_is_what_no_other_point_beats():
     costs, values = [3, 1, 2, 2, 5, 4], [0.7, 0.5, 0.4, 0.6, 0.7, 0.9]
     front = pareto_front(costs, values)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from cifar_lightning.analysis.statistics import Summary, summarise
 from cifar_lightning.analysis.style import GREY, MARKERS, PALETTE, new_figure
@@ -161,6 +161,10 @@ def scale(axes: Axes, xs: Sequence[float]) -> None:
     """Make the axis logarithmic for values that span nearly an order of magnitude."""
     if min(xs) > 0 and max(xs) / min(xs) >= 8:
         axes.set_xscale("log")
+        if max(xs) / min(xs) < 100:  # the labels that matplotlib makes between powers of ten would overlap
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def legend(axes: Axes, entries: int) -> None:
