@@ -250,7 +250,7 @@ def test_an_optimizer(run_section):
 @shows("A learning-rate schedule")
 def test_a_learning_rate_schedule(run_section):
     runs = run_section("A learning-rate schedule", *WIDTHS)
-    peak = 0.001
+    peak = config(runs[0])["model"]["init_args"]["optimizer"]["init_args"]["lr"]
 
     def rates(make: Callable) -> list[float]:
         optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=peak)
