@@ -52,7 +52,7 @@ def test_the_runs_over_thirty_epochs_are_those_of_the_sweeps_of_today(sweep, mon
     kept = json.loads((STUDY / sweep / "runs.json").read_text())["runs"]
     planned = {run.id: run for run in expand(load_sweep(Path(f"configs/sweeps/study/{Path(sweep).name}.yaml")))}
     assert all(planned[row["id"]].point == row["point"] for row in kept)
-    assert all(len(row["history"]["val/acc"]) == 30 for row in kept)
+    assert all(row["result"].get("diverged") or len(row["history"]["val/acc"]) == 30 for row in kept)
 
 
 def test_the_readme_over_thirty_epochs_counts_its_runs():
