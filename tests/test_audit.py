@@ -22,12 +22,15 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.analysis import duplicates
 from cifar_lightning.analysis.duplicates import near_duplicates
 from cifar_lightning.analysis.label_errors import suspects
+from cifar_lightning.audit import networks
+from cifar_lightning.audit.command import found_runs
+from cifar_lightning.audit.networks import load_networks
 from cifar_lightning.callbacks.clean import counted
 from cifar_lightning.data.split import stratified_indices
 from cifar_lightning.data.synthetic import synthetic_images
 from cifar_lightning.runs import Run, audit_folder
 
-PLANTED = 8
+PLANTED = 10
 
 
 def by_hand(features, mirrored, others, itself):
@@ -112,6 +115,28 @@ def test_the_accuracy_of_what_is_left():
     assert counted(torch.tensor([4]), torch.tensor([True]), [4]) is None
 
 
+def compressed(picture: np.ndarray) -> np.ndarray:
+    """A picture after JPEG of quality 50."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=50)
+    return np.asarray(Image.open(file))
+
+
+def test_compression_changes_the_features_less_than_those_of_all_detail(monkeypatch):
+    (network,) = load_networks(found_runs(None))
+    images = synthetic_images("test", 50, 0).images
+    jpeg = torch.stack([torch.from_numpy(compressed(image.permute(1, 2, 0).numpy()).copy()) for image in images])
+
+    def change() -> float:
+        plain, changed = network.features(images), network.features(jpeg.permute(0, 3, 1, 2))
+        centre = plain.mean(0)
+        return 1 - float(F.cosine_similarity(plain - centre, changed - centre).mean())
+
+    without_detail = change()
+    monkeypatch.setattr(networks, "coarse", lambda batch: batch)
+    assert without_detail < 0.6 * change()
+
+
 @pytest.fixture
 def planted(tmp_path) -> Path:
     """Class folders of rendered images; the test images hold copies of training images, and two wrong labels."""
@@ -127,8 +152,9 @@ def planted(tmp_path) -> Path:
     for i in range(PLANTED):
         (original,) = (root / "train").glob(f"*/{i:04d}.png")
         picture = np.asarray(Image.open(original))
-        changed = [picture, picture[:, ::-1], np.roll(picture, 1, 0), np.clip(picture * 1.15, 0, 255).astype(np.uint8)]
-        Image.fromarray(changed[i % 4]).save(root / "test" / original.parent.name / f"copy{i}.png")
+        bright = np.clip(picture * 1.15, 0, 255).astype(np.uint8)
+        changed = [picture, picture[:, ::-1], np.roll(picture, 1, 0), bright, compressed(picture)]
+        Image.fromarray(changed[i % 5]).save(root / "test" / original.parent.name / f"copy{i}.png")
     return root
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_lightning.analysis.activations import layer_outputs, pooled
+from cifar_lightning.data.augment import resize
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.split import ImageSet
 from cifar_lightning.models import introspection
@@ -23,6 +24,8 @@ __all__ = ["Network", "load_networks", "out_of_sample"]
 BATCH_SIZE = 500
 SMALLEST_MAP_PX = 4
 """Features are those of the deepest layer with maps of at least this side: deeper ones forget what is where."""
+COARSE_PX = 20
+"""Features are those of images scaled down to this side and up again: compression changes the finest detail."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ class Network:
     fingerprint: str | None
 
     def features(self, images: Tensor) -> Tensor:
-        """Return features of uint8 images (N, 3, 32, 32), float32 (N, F).
+        """Return features of uint8 images (N, 3, 32, 32) without their finest detail, float32 (N, F).
 
         They are the outputs of the deepest layer with maps of at least 4 x 4 positions, averaged over a grid with at
-        most 1,024 numbers in all; of a network without maps those of its last hidden layer, else the pixels.
+        most 1,024 numbers in all; of a network without maps those of its last hidden layer, else the pixels. The images
+        are scaled to 20 pixels and back before, so that a copy that was compressed has nearly the same features.
         """
         layers = introspection.layers(self.model.net)
         with torch.inference_mode():
@@ -55,10 +59,11 @@ class Network:
         with_maps = [name for name, shape in shapes.items() if len(shape) == 3 and min(shape[1:]) >= SMALLEST_MAP_PX]
         chosen = (with_maps or list(shapes))[-1:]
         if not chosen:
-            return images.flatten(1).float() / 255
+            return coarse(images).flatten(1).float() / 255
 
         def of_batch(batch: Tensor) -> Tensor:
-            return next(pooled(output) for _, output in self.outputs(batch, {name: layers[name] for name in chosen}))
+            outputs = self.outputs(coarse(batch), {name: layers[name] for name in chosen})
+            return next(pooled(output) for _, output in outputs)
 
         return self.in_batches(images, of_batch)
 
@@ -85,6 +90,11 @@ class Network:
         if self.fingerprint != train.fingerprint:
             return torch.empty(0, dtype=torch.long)
         return self.data.held_out(train.labels)
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Return uint8 images (N, 3, H, H) without their finest detail, of the same size."""
+    return resize(resize(images, COARSE_PX), images.shape[-1])
 
 
 def load_networks(runs: Sequence[Run]) -> list[Network]:

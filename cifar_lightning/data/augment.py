@@ -320,7 +320,7 @@ def cutout(images: Tensor, centre: Tensor, side_px: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Scale a batch down: each new pixel is interpolated between the four nearest to its centre.
+    """Scale a batch: each new pixel is interpolated between the four nearest to its centre.
 
     Args:
         images: uint8 (B, 3, H, W).
