@@ -240,13 +240,13 @@ def test_nothing_to_compare(logs):
 
 
 def test_of_many_groups_the_best_of_each_kind_are_drawn():
-    many = [Group((f"{net} {lr}",), {"net": net, "lr": lr}, []) for lr in range(7) for net in ("MLP", "CNN")]
+    many = [Group((f"{net} {lr}",), {"net": net, "lr": lr}, []) for lr in range(9) for net in ("MLP", "CNN")]
     shown, which = leaders(many)
     assert [group.label for group in shown] == ["MLP 0", "CNN 0"]
-    assert which == ", the best of each kind of 14 groups"
-    numbers = [Group((str(lr),), {"lr": lr}, []) for lr in range(14)]
-    assert leaders(numbers) == (numbers[:12], ", the best 12 of 14 groups")
-    assert leaders(many[:12]) == (many[:12], "")
+    assert which == ", the best of each kind of 18 groups"
+    numbers = [Group((str(lr),), {"lr": lr}, []) for lr in range(18)]
+    assert leaders(numbers) == (numbers[:16], ", the best 16 of 18 groups")
+    assert leaders(many[:16]) == (many[:16], "")
 
 
 def test_of_many_groups_those_that_nothing_beats_are_named():

@@ -24,7 +24,7 @@ COSTS = {
     "training_flops": "FLOP of the training",
     "seconds": "seconds of training",
 }
-MAX_LINES = 12
+MAX_LINES = 16
 """Groups in a chart of curves."""
 EPOCHS_SHOWN = 8
 """Columns in a table of curves."""
