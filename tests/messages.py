@@ -124,6 +124,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         typed(f"{FIT} --model.optimizer torch.optim.AdmaW", "Did you mean `torch.optim.AdamW`"),
         typed(f"{FIT} --model.optimizer cifar_lightning.models.CNN", "an optimizer class", "another kind of class"),
         typed(f"{FIT} --model.optimizer Muon", "torch.optim.Muon", "cifar_lightning.optim.Muon"),
+        typed("fit --model.net MLP", "the name of several classes: write cifar_lightning.models.MLP."),
         typed(f"{FIT} --trainer.callbacks+=LearningRateMonitr", "Did you mean `LearningRateMonitor`?"),
         Mistake(
             f"{FIT} --config own.yaml",

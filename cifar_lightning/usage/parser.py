@@ -78,7 +78,7 @@ def parse_line(parser: argparse.ArgumentParser, args: list[str]) -> Any:
                 f"Expected a class after `{helped.option}`, got {shown(helped.value)}. In Python, `help` shows the "
                 "arguments of a function."
             )
-        if not check.problems and not check.classes.get("model"):
+        if not check.problems and not {"model", "model.net"} & check.classes.keys():
             check.problem(NO_NETWORK)
         raise UsageError(joined(check.problems) or in_short(error)) from error
 

@@ -179,8 +179,13 @@ def import_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__name__}"
 
 
-def known_classes(bases: Iterable[type]) -> dict[str, list[type]]:
-    """Classes that are imported, not abstract, and may be named for one of the bases, by their short name."""
+def known_classes(bases: Iterable[type], counts: Callable[[str], bool] = may_import) -> dict[str, list[type]]:
+    """Classes that are imported, not abstract, and may be named for one of the bases, by their short name.
+
+    Args:
+        bases: the classes of which each is one.
+        counts: which modules count; default: those that a configuration may import.
+    """
     found: dict[str, list[type]] = {}
     pending, seen = list(bases), set()
     while pending:
@@ -190,7 +195,7 @@ def known_classes(bases: Iterable[type]) -> dict[str, list[type]]:
         seen.add(cls)
         pending += cls.__subclasses__()
         public = not any(part.startswith("_") or part == "<locals>" for part in import_path(cls).split("."))
-        if public and not inspect.isabstract(cls) and may_import(cls.__module__):
+        if public and not inspect.isabstract(cls) and counts(cls.__module__):
             found.setdefault(cls.__name__, []).append(cls)
     return found
 
@@ -220,7 +225,7 @@ def find_class(name: str, bases: tuple[type, ...]) -> tuple[Any, str]:
     if not module_name:
         known = known_classes(bases)
         found = known.get(name, [])
-        if len(found) > 1:
+        if found and len(known_classes(bases, lambda module: True)[name]) > 1:  # the parser knows all of them
             return None, f", the name of several classes: write {any_of([import_path(cls) for cls in found])}."
         return (found[0], "") if found else (None, "." + did_you_mean(name, known))
     if not may_import(name):
